@@ -1,0 +1,1 @@
+"""Models and graphics cards as data, and the names by which people call them."""

@@ -1,0 +1,61 @@
+"""The options of every command that ends in a footprint, and how one is shown."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+import memcalc
+from memcalc.cli.fields import reader
+from memcalc.errors import InvalidWorkload, shown
+
+if TYPE_CHECKING:
+    from memcalc.footprint import Footprint
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a footprint is printed, and what it means for the exit code."""
+
+    as_json: bool
+    check: bool
+    top: int
+    verdict: bool  # whether the user named a GPU, or asks whether it fits
+
+    def __call__(self, footprint: "Footprint") -> None:
+        """Print it; exits with 1 under --check where it does not fit."""
+        fits = not self.check or footprint.fits(footprint.workload["gpu"])
+        if self.as_json:
+            click.echo(json.dumps(footprint.to_json()))
+        else:
+            from rich.console import Console
+
+            from memcalc.reporting.console import rendered
+
+            console = Console(highlight=False)
+            with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
+                console.print(rendered(footprint, verdict=self.verdict), soft_wrap=True)
+            click.echo(capture.get(), nl=False)
+        if not fits:
+            raise click.exceptions.Exit(1)
+
+
+def footprint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--json, --check and --top for a command that ends in a footprint; it takes `show` and calls it."""
+
+    @click.option("--json", "as_json", is_flag=True, help="print the footprint as one JSON object")
+    @click.option("--check", is_flag=True, help="exit with 1 if it does not fit on --gpu")
+    @click.option("--top", type=reader(frozenset((int,))), default=0, metavar="N", help="list the N largest blocks")
+    @click.version_option(memcalc.__version__, prog_name="memcalc", message="%(prog)s %(version)s")
+    @wraps(command)
+    def with_show(*, as_json: bool, check: bool, top: int, **arguments: Any) -> None:
+        if not isinstance(top, int) or top < 0:
+            raise InvalidWorkload(f"--top must be a whole number of at least 0, not {shown(top)}")
+        named = click.get_current_context().get_parameter_source("gpu") is ParameterSource.COMMANDLINE
+        command(show=Show(as_json, check, top, verdict=check or named), **arguments)
+
+    return with_show

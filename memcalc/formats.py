@@ -1,0 +1,49 @@
+"""Number formats, a row each: bytes per element, and how a quantized weight is stored."""
+
+from dataclasses import dataclass
+
+ITEMSIZE = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+
+HALF = frozenset(("bf16", "fp16"))
+
+_RANK = {"bool": 0, "uint8": 1, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "bf16": 5, "fp16": 5, "fp32": 6, "fp64": 7}
+
+
+def promote(left: str, right: str) -> str:
+    """The dtype of an element-wise result of two tensors with at least one dimension.
+
+    Source: PyTorch 2.13, c10/core/ScalarType.h, promoteTypes (bf16 with fp16 gives fp32).
+    """
+    if left == right:
+        return left
+    if {left, right} == HALF:
+        return "fp32"
+    return left if _RANK[left] >= _RANK[right] else right
+
+
+@dataclass(frozen=True, slots=True)
+class Block4Bit:
+    """bitsandbytes' 4-bit storage of a weight with n elements (nf4 and fp4 alike).
+
+    Stored: codes uint8 (ceil(n / 2), 1); absmax fp32, one per block; the code's 16 values in fp32.
+    Double quantization: absmax becomes uint8, with a nested absmax fp32 per nested block, an offset fp32
+    and a 256-entry map that one process shares.
+    Source: bitsandbytes 0.50.2, functional.py, quantize_4bit and QuantState.
+    """
+
+    block: int = 64
+    nested_block: int = 256
+
+    def packed_bytes(self, n: int) -> int:
+        return (n + 1) // 2
+
+    def absmax_count(self, n: int) -> int:
+        return -(-n // self.block)
+
+    def nested_count(self, n: int) -> int:
+        return -(-self.absmax_count(n) // self.nested_block)
+
+
+BLOCK_4BIT = Block4Bit()
+CODE_4BIT_BYTES = 16 * 4  # the 16 values of the code, fp32
+NESTED_MAP_BYTES = 256 * 4  # the nested absmax's map, fp32

@@ -1,0 +1,72 @@
+"""What CUDA does inside an op, for both tiers: the attention kernel it would choose, the blocks that a kernel
+allocates for itself, cuBLAS workspaces. Plain integers in and out, from a plain `Gpu`.
+"""
+
+from memcalc.kernels.choice import sdpa_kernel, takes_gqa
+from memcalc.kernels.efficient import (
+    cudnn_backward_scratch,
+    cudnn_lse_shape,
+    cudnn_seed_bytes,
+    efficient_backward_scratch,
+    efficient_forward_scratch,
+    efficient_lse_shape,
+    efficient_mask_width,
+    efficient_seed_bytes,
+)
+from memcalc.kernels.flash import (
+    flash_backward_scratch,
+    flash_forward_scratch,
+    flash_lse_shape,
+    flash_padded_head_dim,
+    flash_seed_bytes,
+    flash_varlen_backward_scratch,
+)
+from memcalc.kernels.gpu import Gpu, Scratch
+from memcalc.kernels.quantized import gemm_4bit_scratch
+
+__all__ = [
+    "Gpu",
+    "Scratch",
+    "cublas_workspace",
+    "cudnn_backward_scratch",
+    "cudnn_lse_shape",
+    "cudnn_seed_bytes",
+    "efficient_backward_scratch",
+    "efficient_forward_scratch",
+    "efficient_lse_shape",
+    "efficient_mask_width",
+    "efficient_seed_bytes",
+    "flash_backward_scratch",
+    "flash_forward_scratch",
+    "flash_library_backward_scratch",
+    "flash_lse_shape",
+    "flash_padded_head_dim",
+    "flash_seed_bytes",
+    "flash_varlen_backward_scratch",
+    "gemm_4bit_scratch",
+    "sdpa_kernel",
+    "softmax_backward_scratch",
+    "takes_gqa",
+]
+
+flash_library_backward_scratch = flash_backward_scratch  # the flash-attn library's mha_bwd is the same code
+
+
+def cublas_workspace(gpu: Gpu) -> int:
+    """Bytes of one cuBLAS workspace. One per thread that multiplies: the caller's and autograd's; never freed.
+
+    32 MiB on compute capability 9 to 12, else 2 × 4 MiB + 8 × 16 KiB. cublasLt uses the same block
+    (TORCH_CUBLASLT_UNIFIED_WORKSPACE is on by default). CUBLAS_WORKSPACE_CONFIG unset.
+    Source: PyTorch, aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize, read at two commits of 2026, of
+    which the earlier has no capability 11. The smaller size is met on a T4, an RTX A6000 and an A100.
+    """
+    return 32 * 2**20 if gpu.capability[0] >= 9 else 2 * 4096 * 2**10 + 8 * 16 * 2**10
+
+
+def softmax_backward_scratch(nbytes: int) -> Scratch:
+    """The block inside softmax's backward: grad * output, as large as the gradient of `nbytes`; log_softmax has none.
+
+    Source: PyTorch, aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out: a structured kernel, so its output
+    is there already. Allocated bytes of eager attention on a T4 are met to the byte with it.
+    """
+    return Scratch(after=(nbytes,))

@@ -1,0 +1,57 @@
+"""Optimizers, a row each, under Hugging Face's names: the states that they keep and what a step allocates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """How one optimizer touches memory in a step."""
+
+    torch_class: str
+    states: tuple[str, ...]  # full-sized, per trained tensor, in order of creation
+    source: str
+    torch_options: Mapping[str, Any] = field(default_factory=dict)
+    step_on_device: bool = False  # an fp32 scalar `step` per tensor, made before the states; else it is on the host
+    temporaries: Literal["none", "all at once", "one by one"] = "none"  # the square root of the second moment
+    born_from_gradient: bool = False  # states are made of the first gradient inside the step (and only with momentum)
+
+
+_ADAMW = ("exp_avg", "exp_avg_sq")
+
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "adamw_torch": Optimizer(
+        torch_class="torch.optim.AdamW",
+        torch_options={"foreach": True},
+        states=_ADAMW,
+        temporaries="all at once",
+        source="PyTorch 2.13, torch/optim/adam.py, _multi_tensor_adam",
+    ),
+    "adamw_torch_fused": Optimizer(
+        torch_class="torch.optim.AdamW",
+        torch_options={"fused": True},
+        states=_ADAMW,
+        step_on_device=True,
+        source="PyTorch 2.13, torch/optim/adam.py, _fused_adam",
+    ),
+    "adamw_torch_forloop": Optimizer(
+        torch_class="torch.optim.AdamW",
+        torch_options={"foreach": False},
+        states=_ADAMW,
+        temporaries="one by one",
+        source="PyTorch 2.13, torch/optim/adam.py, _single_tensor_adam",
+    ),
+    "sgd": Optimizer(
+        torch_class="torch.optim.SGD",
+        states=("momentum_buffer",),
+        born_from_gradient=True,
+        source="PyTorch 2.13, torch/optim/sgd.py, _multi_tensor_sgd",
+    ),
+}
+
+
+def canonical_optimizer(text: str) -> str:
+    """Hugging Face's name for what a user wrote: case, `-` and `_` do not matter; adamw is adamw_torch."""
+    name = text.strip().lower().replace("-", "_")
+    return {"adamw": "adamw_torch"}.get(name, name)

@@ -1,0 +1,123 @@
+"""From a built model to one on the device, in the order in which memory is asked for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from memcalc.realize import quantize
+from memcalc.realize.model import build, enable_checkpointing, wrap
+from memcalc.realize.watch import Watch
+from memcalc.workload import Workload
+
+_KEPT_FREE = 1.2 * 1024**3  # of the card, by transformers' warm-up
+
+
+@dataclass
+class Unloaded:
+    """A base model that is not on the device yet, its linears replaced where they will be packed."""
+
+    model: Any
+    values: dict[str, torch.Tensor]  # unquantized, by name: on meta, or real on the host
+
+
+def build_base(workload: Workload, device: str) -> Unloaded:
+    """What from_pretrained knows before it reads a weight."""
+    model: Any = build(workload, "meta" if device == "meta" else "cpu")
+    values = {name: tensor.data for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    if workload.quant != "none":
+        quantize.replace_linears(model, workload)
+    return Unloaded(model, values)
+
+
+def load(base: Unloaded, workload: Workload, device: str, watch: Watch) -> tuple[nn.Module, set[int]]:
+    """The model on the device with everything that training needs but the optimizer: phase "load".
+
+    Returns it and the ids of the base model's own parameters and buffers.
+    """
+    model = base.model
+    watch.phase("load")
+    if workload.load == "device-map":
+        _device_map(model, base.values, device, workload)
+    else:
+        _module_to(model, device)
+    base.values.clear()
+    if workload.kbit_prepare != "none" and quantize.prepare(model, workload):
+        watch.empty_cache()
+    if workload.checkpointing:
+        enable_checkpointing(model, workload)
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    wrapped = wrap(model, workload)
+    if workload.kbit_prepare == "trl":
+        quantize.cast_back(wrapped)
+    if workload.checkpointing and not model.get_input_embeddings().weight.requires_grad:
+        model.enable_input_require_grads()
+    watch.phase_end()
+    return wrapped, own
+
+
+def _on(device: str, tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device=device).copy_(tensor)
+
+
+def _module_to(model: nn.Module, device: str) -> None:
+    """Module.to: children first, a module's parameters, then its buffers; shared ones once.
+
+    Source: torch 2.13, nn/modules/module.py, Module._apply.
+    """
+    moved: dict[int, torch.Tensor] = {}
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            visit(child)
+        for parameter in module._parameters.values():
+            if parameter is not None and id(parameter) not in moved:
+                moved[id(parameter)] = parameter
+                parameter.data = _on(device, parameter.data)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                if id(buffer) not in moved:
+                    moved[id(buffer)] = _on(device, buffer)
+                module._buffers[name] = moved[id(buffer)]
+
+    visit(model)
+
+
+def _device_map(model: Any, values: dict[str, torch.Tensor], device: str, workload: Workload) -> None:
+    """from_pretrained(device_map=…): a warm-up block, then weights by name, then buffers that no file holds.
+
+    `values` are the unquantized ones. A quantized weight is loaded in half precision, packed, and the
+    half dropped; loading is synchronous then.
+    Source: transformers 5.24, modeling_utils.py (caching_allocator_warmup, _move_missing_keys_from_meta_to_device),
+    core_model_loading.py (convert_and_load_state_dict_in_model, dot_natural_key).
+    """
+    from transformers.core_model_loading import dot_natural_key
+
+    _warm_up(model, device, workload)
+    persistent = [name for name in model.state_dict() if name in values]
+    for name in sorted(persistent, key=dot_natural_key):
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        if quantize.is_packed(module, attribute):
+            quantize.pack(module, _on(device, values[name]), device)
+        elif attribute in module._buffers:
+            module._buffers[attribute] = _on(device, values[name])
+        else:
+            getattr(module, attribute).data = _on(device, values[name])
+    for path, module in model.named_modules():
+        for attribute in module._non_persistent_buffers_set:
+            module._buffers[attribute] = _on(device, values[f"{path}.{attribute}" if path else attribute])
+
+
+def _warm_up(model: Any, device: str, workload: Workload) -> None:
+    """One block of the weights' size, freed at once: a segment that the weights are cut from."""
+    tied = model.all_tied_weights_keys
+    nbytes = 0.0
+    for name, tensor in model.state_dict().items():
+        if name not in tied:
+            path, _, attribute = name.rpartition(".")
+            packed = quantize.is_packed(model.get_submodule(path), attribute)
+            nbytes += tensor.numel() * (quantize.BYTES_PER_WEIGHT if packed else tensor.element_size())
+    nbytes = min(nbytes, workload.gpu.memory_bytes - _KEPT_FREE)
+    torch.empty(int(nbytes // 2), dtype=torch.float16, device=device)

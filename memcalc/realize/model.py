@@ -1,0 +1,90 @@
+"""transformers' model from a plain config, and peft around it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
+from memcalc.workload import Workload
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_IMPLEMENTATIONS = {"auto": None, "eager": "eager", "flash": "flash_attention_2"}  # else sdpa
+_SETTLED_HERE = ("architectures", "auto_map", "torch_dtype", "dtype", "quantization_config", "transformers_version")
+
+
+def build(workload: Workload, device: str) -> nn.Module:
+    """The base model on "meta", or with real values on "cpu", in its stored dtype and in train mode.
+
+    Source of the defaults: transformers 5.24, modeling_utils.py, PreTrainedModel._from_config.
+    """
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM
+    except ImportError:
+        raise MissingPackage("transformers", "trace") from None
+    config = _config(AutoConfig, workload.model.config)
+    config.use_cache = workload.use_cache
+    dtype = DTYPES[workload.dtype]
+    with torch.device(device):
+        model: Any = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=_IMPLEMENTATIONS.get(workload.attention, "sdpa")
+        )
+    model.tie_weights()
+    return model.train() if workload.training else model.eval()
+
+
+def _config(auto: Any, plain: Mapping[str, Any]) -> Any:
+    rest = {key: value for key, value in plain.items() if key not in _SETTLED_HERE}
+    model_type = rest.pop("model_type", None)
+    if model_type is None:
+        raise InvalidWorkload("the model's config.json names no model_type, so transformers cannot build it")
+    try:
+        return auto.for_model(model_type, **rest)
+    except ValueError as error:
+        raise InvalidWorkload(f"transformers cannot read this config.json: {str(error).splitlines()[0]}") from None
+
+
+def enable_checkpointing(model: Any, workload: Workload) -> None:
+    """Gradient checkpointing as transformers switches it on; over a frozen embedding its output is made to
+    require gradients, as peft and TRL do (peft 0.21, peft_model.py, _prepare_model_for_gradient_checkpointing).
+    """
+    kwargs = {"use_reentrant": workload.reentrant}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(kwargs, **_every(workload))
+    elif workload.checkpoint_every == 1:
+        model.gradient_checkpointing_enable(kwargs)
+    else:
+        raise NotModelled("--checkpoint-every needs transformers 5.24 or newer in trace and profile")
+
+
+def _every(workload: Workload) -> dict[str, int]:
+    return {} if workload.checkpoint_every == 1 else {"every_n_layers": workload.checkpoint_every}
+
+
+def wrap(model: Any, workload: Workload) -> nn.Module:
+    """The method's adapters around a loaded base model; the base itself for full fine-tuning."""
+    plain = workload.method.peft_config()
+    if plain is None:
+        return model
+    try:
+        from peft import get_peft_model
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    except ImportError:
+        raise MissingPackage("peft", "trace") from None
+    rest = dict(plain)
+    peft_type = str(rest.pop("peft_type"))
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type](task_type="CAUSAL_LM", **rest)
+    try:
+        wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=workload.autocast_adapter_dtype)
+    except ValueError as error:
+        raise InvalidWorkload(f"peft refuses this: {str(error).splitlines()[0]}") from None
+    if workload.merged:
+        return wrapped.merge_and_unload()
+    return wrapped.train() if workload.training else wrapped.eval()
+
+
+def uses_peft(model: nn.Module) -> bool:
+    """Whether a model is one of peft's wrappers."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")

@@ -1,0 +1,86 @@
+"""bitsandbytes' 4-bit layers through their own modules, on any device, without from_pretrained."""
+
+from typing import Any
+
+import torch
+
+from memcalc.errors import MissingPackage, NotModelled
+from memcalc.realize.model import DTYPES
+from memcalc.workload import Workload
+
+FOUR_BIT = ("nf4", "fp4")
+BYTES_PER_WEIGHT = 0.5  # as transformers' warm-up counts a 4-bit weight (quantizer_bnb_4bit.py, quantized_element_size)
+
+
+def replace_linears(model: Any, workload: Workload) -> None:
+    """Put Linear4bit where transformers does: every linear layer but the head and tied or kept ones.
+
+    Source: transformers 5.24, quantizers/quantizer_bnb_4bit.py, _process_model_before_weight_loading.
+    """
+    if workload.quant not in FOUR_BIT:
+        raise NotModelled(f"--quant {workload.quant} cannot be built by trace and profile yet: use estimate")
+    try:
+        import bitsandbytes  # noqa: F401  replace_with_bnb_linear needs it and does not say so
+    except ImportError:
+        raise MissingPackage("bitsandbytes", "trace") from None
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import HfQuantizer, _assign_is_quantized
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=workload.quant,
+        bnb_4bit_use_double_quant=workload.double_quant,
+        bnb_4bit_compute_dtype=DTYPES[workload.dtype],
+    )
+    kept = HfQuantizer.get_modules_to_not_convert(model, None, getattr(model, "_keep_in_fp32_modules", None))
+    replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
+    _assign_is_quantized(model)
+    model.is_loaded_in_4bit = model.is_quantized = True
+    model.quantization_method = config.quant_method
+    model.config.quantization_config = config
+
+
+def is_packed(module: torch.nn.Module, name: str) -> bool:
+    """Whether a module's parameter is one that is stored in 4 bits."""
+    return name == "weight" and type(module).__name__ == "Linear4bit"
+
+
+def pack(module: Any, weight: torch.Tensor, device: str) -> None:
+    """Quantize a weight that lies on the device already (transformers 5.24, Bnb4bitQuantize.convert)."""
+    old = module.weight
+    module.weight = type(old)(weight, requires_grad=False, **old.__dict__)._quantize(device)
+
+
+def quantization_state(module: torch.nn.Module) -> list[torch.Tensor]:
+    """The tensors beside a packed weight: absmax, map, offset and those of the nested state."""
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    found: list[torch.Tensor] = []
+    while state is not None:
+        found += [part for part in (state.absmax, state.code, state.offset) if isinstance(part, torch.Tensor)]
+        state = state.state2
+    return found
+
+
+def prepare(model: Any, workload: Workload) -> bool:
+    """peft's preparation for k-bit training; whether it empties the allocator's cache (from peft 0.20 on)."""
+    import inspect
+
+    from peft import prepare_model_for_kbit_training
+
+    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return "auto_clear_cache" in inspect.signature(prepare_model_for_kbit_training).parameters
+
+
+def cast_back(model: torch.nn.Module) -> None:
+    """TRL's step after peft's wrapping, for bf16: norms to fp32, fp32 embeddings and head back to bf16.
+
+    Source: trl 0.13, trainer/utils.py, peft_module_casting_to_bf16.
+    """
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, torch.nn.LayerNorm) or "norm" in name:
+            module.to(torch.float32)
+        elif any(part in name for part in ("lm_head", "embed_tokens", "wte", "wpe")):
+            if weight is not None and weight.dtype == torch.float32:
+                module.to(torch.bfloat16)

@@ -1,0 +1,1 @@
+"""Footprints in, tables and pictures out. Nothing here computes memory."""

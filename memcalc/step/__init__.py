@@ -1,0 +1,1 @@
+"""Loading and the training loops, written over the tape as realize/ writes them over torch."""

@@ -1,0 +1,199 @@
+"""The training loops: whose habits keep which tensors alive.
+
+The functions have the locals of the code that they stand for, since locals decide lifetimes;
+memcalc/realize/loops.py is the same over real tensors, and its docstrings name the sources.
+"""
+
+from dataclasses import replace
+
+from memcalc.families import Family
+from memcalc.families.config import Config
+from memcalc.optimizers import OPTIMIZERS
+from memcalc.step.optimizer import States, clip
+from memcalc.tape.autocast import autocast
+from memcalc.tape.builder import Builder
+from memcalc.tape.engine import backward
+from memcalc.tape.ops.elementwise import scale
+from memcalc.tape.prelude import Batch, Output
+from memcalc.tape.tape import Array, Tensor, new, tape
+from memcalc.workload import Workload
+
+
+class Training:
+    """What lives between the steps of a training run, and the steps themselves."""
+
+    def __init__(self, m: Builder, family: Family, c: Config, w: Workload, trained: list[Tensor]) -> None:
+        self.m, self.family, self.c, self.w, self.trained = m, family, c, w, trained
+        self.states = States(OPTIMIZERS[w.optimizer], [trained], w.momentum)
+        self.output: Output | None = None  # the model's output, as long as the loop keeps it
+        self.step = Trainer(self).step if w.loop == "trainer" else self.plain_step
+        self.marking = True
+
+    def run(self) -> None:
+        """The steps of `--history`, then the measured one."""
+        if self.w.history:
+            tape.timeline.phase("history")
+        self.marking = False
+        for item in self.w.history:
+            if item == "empty":
+                tape.timeline.empty_cache()
+            else:
+                self.step(self.w.seq_len if item == "same" else int(item))
+        self.marking = True
+        self.step(self.w.seq_len)
+
+    def phase(self, name: str) -> None:
+        tape.category = "workspace" if name == "optimizer" else "activations"
+        tape.scope = ""
+        if self.marking:
+            tape.timeline.phase(name)
+
+    def phase_end(self) -> None:
+        if self.marking:
+            tape.timeline.phase_end()
+
+    def keep(self, output: Output) -> None:
+        """The name that held the previous output is bound to this one."""
+        if self.w.keep_logits != "none":
+            self.output = output
+
+    def drop_output(self, after: str) -> None:
+        if self.w.keep_logits == after:
+            self.output = None
+
+    def batch(self, seq_len: int) -> Batch:
+        shape = (self.w.batch, seq_len)
+        ids = new(shape, "int64", "input_ids")
+        mask = new(shape, "int64", "attention_mask") if self.w.padded else None
+        return Batch(ids, new(shape, "int64", "labels"), mask)
+
+    def plain_step(self, seq_len: int) -> None:
+        """A hand-written step in a function: zero_grad, forward under bare autocast, backward, clip, step."""
+        for micro_step in range(self.w.grad_accum):
+            self.phase("forward")
+            if micro_step == 0:
+                self.states.zero_grad(self.w.zero_grad)
+            batch = self.batch(seq_len)
+            loss = self._plain_loss(batch)
+            self.phase("backward")
+            run_backward(loss)
+            self.phase_end()
+            self.drop_output("backward")
+        self.phase("optimizer")
+        if self.w.clip is not None:
+            clip(self.trained)
+        self.states.step()
+        self.phase_end()
+        self.drop_output("step")
+
+    def _plain_loss(self, batch: Batch) -> Tensor:
+        with autocast(self.w.amp):
+            output = self.family.forward(self.m, batch, self.c)
+            self.keep(output)
+            assert output.loss is not None
+            loss = output.loss
+            if self.w.grad_accum > 1:
+                loss = scale(loss, "div")
+        self.phase_end()
+        return loss
+
+
+class Trainer:
+    """Hugging Face's Trainer."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.w = training.w
+        self.batches: list[Batch] = []  # all micro-batches of a step are on the device at once
+        self.inputs: Batch | None = None
+        self.items: Array | None = None
+        self.grad_norm: Array | None = None
+        self.step_loss: Array | None = None
+        self.total_loss = new((), "fp32", "zeros")
+
+    def step(self, seq_len: int) -> None:
+        """One optimizer step (_run_epoch)."""
+        training = self.training
+        training.phase("forward")
+        self.batches, self.items = self._batch_samples(seq_len)
+        for micro_step, self.inputs in enumerate(self.batches):
+            if micro_step > 0:
+                training.phase("forward")
+            self.step_loss = self._training_step(self.inputs)
+            _is_finite()
+            training.phase_end()
+            training.drop_output("backward")
+        training.phase("optimizer")
+        self.grad_norm = None
+        self.grad_norm = clip(training.trained)
+        training.states.step()
+        training.states.zero_grad(self.w.zero_grad)
+        training.phase_end()
+        training.drop_output("step")
+
+    def _batch_samples(self, seq_len: int) -> tuple[list[Batch], Array]:
+        """The step's micro-batches and the number of their labels."""
+        batches = [self.training.batch(seq_len) for _ in range(self.w.grad_accum)]
+        items: Array | None = None
+        for batch in batches:
+            items = _count_labels(batch, items)
+        assert items is not None
+        counted = new((), "fp32", "div")
+        del items
+        return batches, counted
+
+    def _training_step(self, inputs: Batch) -> Array:
+        loss = self._compute_loss(inputs)
+        self.training.phase("backward")
+        self._backward(loss)
+        return loss.data
+
+    def _compute_loss(self, inputs: Batch) -> Tensor:
+        training = self.training
+        counted = replace(inputs, items=self.items)
+        outputs = training.family.forward(training.m, counted, training.c)
+        training.keep(outputs)
+        assert outputs.loss is not None
+        loss = scaled_in_place(outputs.loss)
+        training.phase_end()
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        loss_over_steps = scale(loss, "div")
+        run_backward(loss_over_steps)
+
+
+def _count_labels(batch: Batch, before: Array | None) -> Array:
+    """One more batch's labels that are not ignored, added to those before."""
+    assert batch.labels is not None
+    b, s = batch.labels.shape
+    counted = new((b, s - 1), "bool", "ne")
+    one = new((), "int64", "sum")
+    del counted
+    return new((), "int64", "add")
+
+
+def _is_finite() -> None:
+    """isnan and isinf of the loss, read by the host."""
+    not_a_number = new((), "bool", "isnan")
+    del not_a_number
+    infinite = new((), "bool", "isinf")
+    del infinite
+
+
+def scaled_in_place(loss: Tensor) -> Tensor:
+    """loss *= number: a node, no block."""
+    from memcalc.tape.tape import like, record
+
+    def scaled(g: Array) -> list[Array]:
+        return [like(g, "mul")]
+
+    return record(loss.data, (loss,), scaled)
+
+
+def run_backward(loss: Tensor) -> None:
+    """loss.backward(): Python holds the first gradient until it returns."""
+    tape.category = "logits_loss"
+    ones = new(loss.shape, loss.dtype, "ones_like")
+    backward(loss, ones)
+    tape.category = "activations"

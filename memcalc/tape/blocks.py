@@ -1,0 +1,166 @@
+"""What models are made of, composed of primitives as transformers composes it: no rules here.
+
+Source: transformers 5.24.0, models/llama/modeling_llama.py unless a block says otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from memcalc.kernels import Gpu, sdpa_kernel
+from memcalc.tape.ops import attention as fused
+from memcalc.tape.ops.elementwise import add, cast, dropout, mean, mul, neg, rsqrt, scale, shift, silu, square
+from memcalc.tape.ops.linear import bmm
+from memcalc.tape.ops.loss import log_softmax, nll_loss, softmax_fp32
+from memcalc.tape.ops.views import cat, contiguous, expand, narrow, reshape, transpose, unsafe_view, view
+from memcalc.tape.tape import Array, Tensor, new, wants
+
+if TYPE_CHECKING:
+    from memcalc.tape.builder import Builder
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Which attention a run takes: transformers' implementation, and the card that chooses sdpa's kernel."""
+
+    implementation: Literal["eager", "sdpa", "flash_attention_2"]
+    gpu: Gpu
+    pinned: str | None = None  # one sdpa kernel
+    dropout: float = 0.0
+    training: bool = True
+
+
+def rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
+    """LlamaRMSNorm: computed in fp32."""
+    x = cast(hidden, "fp32")
+    variance = mean(square(x))
+    x = mul(x, rsqrt(shift(variance)))
+    return mul(weight, cast(x, hidden.dtype))
+
+
+def gated_mlp(m: "Builder", x: Tensor, intermediate: int, bias: bool) -> Tensor:
+    """LlamaMLP: down(silu(gate(x)) * up(x))."""
+    hidden = x.shape[-1]
+    return m.linear(
+        mul(silu(m.linear(x, "gate_proj", intermediate, bias)), m.linear(x, "up_proj", intermediate, bias)),
+        "down_proj",
+        hidden,
+        bias,
+    )
+
+
+def rotary(m: "Builder", like_dtype: str, positions: Array, head_dim: int) -> tuple[Tensor, Tensor]:
+    """LlamaRotaryEmbedding: cos and sin (1, s, head_dim) for positions (1, s)."""
+    inv_freq = m.parameter("inv_freq", (head_dim // 2,), "buffer", "fp32")
+    m.parameter("original_inv_freq", (head_dim // 2,), "buffer", "fp32")
+    s = positions.shape[-1]
+    as_float = Tensor(new((1, s, 1), "fp32", "to"))
+    freqs = mul(as_float, inv_freq)
+    del as_float
+    emb = cat(freqs, freqs, 2)
+    cos = scale(_function(emb, "cos"))
+    sin = scale(_function(emb, "sin"))
+    return cast(cos, like_dtype), cast(sin, like_dtype)
+
+
+def _function(x: Tensor, op: str) -> Tensor:
+    """An element-wise function of a tensor that needs no gradient."""
+    return Tensor(new(x.shape, x.dtype, op))
+
+
+def apply_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """apply_rotary_pos_emb on q, k (b, heads, s, head_dim)."""
+    cos, sin = _per_head(cos), _per_head(sin)
+    q_embed = add(mul(q, cos), mul(rotate_half(q), sin))
+    k_embed = add(mul(k, cos), mul(rotate_half(k), sin))
+    return q_embed, k_embed
+
+
+def _per_head(x: Tensor) -> Tensor:
+    return view(x, (x.shape[0], 1, *x.shape[1:]))
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    x1 = narrow(x, 3, half)
+    x2 = narrow(x, 3, half)
+    return cat(neg(x2), x1, 3)
+
+
+def heads(x: Tensor, head_dim: int) -> Tensor:
+    """(b, s, heads * head_dim) as (b, heads, s, head_dim): two views."""
+    b, s, width = x.shape
+    return transpose(view(x, (b, s, width // head_dim, head_dim)), 1, 2)
+
+
+def attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """What ALL_ATTENTION_FUNCTIONS picks: q (b, heads, s, d), k and v (b, kv_heads, s, d) -> (b, s, heads * d)."""
+    b, count, s, d = q.shape
+    if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
+        return Tensor(new((b, s, count * d), q.dtype, "attention"))
+    if m.attention.implementation == "eager":
+        out, _weights = eager_attention(m, q, k, v, mask)
+    elif m.attention.implementation == "sdpa":
+        out = sdpa_attention(m, q, k, v, mask)
+    else:
+        out = flash_attention_2(m, q, k, v, mask)
+    return reshape(out, (b, s, count * d))
+
+
+def repeat_kv(x: Tensor, times: int) -> Tensor:
+    """Each K/V head repeated for its queries."""
+    if times == 1:
+        return x
+    b, kv_heads, s, d = x.shape
+    return reshape(expand(view(x, (b, kv_heads, 1, s, d)), (b, kv_heads, times, s, d)), (b, kv_heads * times, s, d))
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """torch.matmul of two 4-dimensional tensors: expand, fold the batch, bmm, unfold."""
+    b, h, p, q = x.shape
+    r = y.shape[3]
+    folded = reshape(expand(x, x.shape), (b * h, p, q)), reshape(expand(y, y.shape), (b * h, q, r))
+    return unsafe_view(bmm(*folded), (b, h, p, r))
+
+
+def eager_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> tuple[Tensor, Tensor]:
+    """eager_attention_forward: scores written out."""
+    times = q.shape[1] // k.shape[1]
+    k_states = repeat_kv(k, times)
+    v_states = repeat_kv(v, times)
+    weights = scale(matmul(q, transpose(k_states, 2, 3)))
+    if mask is not None:
+        weights = add(weights, Tensor(mask))
+    weights = cast(softmax_fp32(weights), q.dtype)
+    weights = dropout(weights, m.attention.dropout if m.training else 0.0)
+    out = matmul(weights, v_states)
+    out = contiguous(transpose(out, 1, 2))
+    return out, weights
+
+
+def sdpa_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """integrations/sdpa_attention.py, sdpa_attention_forward: (b, s, heads, d)."""
+    times = q.shape[1] // k.shape[1]
+    if times > 1 and mask is not None:
+        k = repeat_kv(k, times)
+        v = repeat_kv(v, times)
+    out = fused.sdpa(m.attention, q, k, v, mask)
+    return contiguous(transpose(out, 1, 2))
+
+
+def flash_attention_2(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """integrations/flash_attention.py, flash_attention_forward: (b, s, heads, d)."""
+    return fused.flash_library(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))
+
+
+def causal_lm_loss(logits: Tensor, labels: Array, averaged_over: Array | None) -> Tensor:
+    """ForCausalLMLoss: fp32 logits, labels shifted, cross-entropy; divided by a count on the device where given.
+
+    Source: transformers 5.24.0, loss/loss_utils.py.
+    """
+    logits_fp32 = cast(logits, "fp32")
+    b, s = labels.shape
+    padded = new((b, s + 1), "int64", "pad")
+    shifted = new((b, s), "int64", "contiguous") if b > 1 else padded  # the padded labels stay a local
+    flat = view(logits_fp32, (b * s, logits.shape[-1]))
+    loss = nll_loss(log_softmax(flat), shifted)
+    return scale(loss, "div") if averaged_over is not None else loss

@@ -1,0 +1,212 @@
+"""What a family writes with: it names weights, keeps the module path, and asks the method at each hook.
+
+A family's forward is run once on a throw-away timeline to learn which parameters exist ("declaring"),
+then the loading phase creates them in the real model's order, and every later run finds them by name.
+So a parameter is described in one place: where the forward uses it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
+
+from memcalc.tape import blocks
+from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
+from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.loss import embedding
+from memcalc.tape.ops.norm import layer_norm
+from memcalc.tape.prelude import Batch, Output
+from memcalc.tape.tape import Array, Leaf, Shape, Tensor, new, tape
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Kind = Literal["linear", "bias", "embedding", "norm", "buffer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A parameter or buffer that the model's forward uses."""
+
+    shape: Shape
+    kind: Kind
+    dtype: str = ""  # of a buffer that keeps its own
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A parameter that the method adds beside a module."""
+
+    part: str  # its name below the module that it adapts: "lora_A.default.weight"
+    shape: Shape
+
+    def module(self, name: str) -> str:
+        """The module that the parameter of this full name adapts."""
+        return name.removesuffix(f".{self.part}")
+
+
+class Weight(Protocol):
+    """A linear layer's weight in some format; `linear` multiplies by it."""
+
+    @property
+    def d_in(self) -> int: ...
+    @property
+    def d_out(self) -> int: ...
+    @property
+    def packed(self) -> bool: ...
+    def linear(self, x: Tensor) -> Tensor: ...
+
+
+@dataclass(slots=True)
+class Plain:
+    """A weight (d_out, d_in) stored in a floating-point dtype."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def d_in(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def packed(self) -> bool:
+        return False
+
+    def linear(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class Hooks(Protocol):
+    """What the builder asks of a method (methods/base.py)."""
+
+    def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
+
+
+@dataclass(slots=True)
+class Builder:
+    """One model under one method, being written or run."""
+
+    method: Hooks
+    layer_count: int
+    attention: blocks.Attention
+    targets: frozenset[str] = frozenset()  # full names of the adapted linear layers
+    checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
+    training: bool = True
+    use_cache: bool = False
+    declaring: bool = True
+    inputs_require_grad: bool = False  # enable_input_require_grads: checkpointing over a frozen embedding
+    declared: dict[str, Declared] = field(default_factory=dict)
+    declared_adapters: dict[str, Adapter] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    path: str = ""
+    cache: list[tuple[Array, Array]] | None = None  # K and V of each layer, held by the model's output
+
+    # ---- names -----------------------------------------------------------------------------------
+    def call(self, name: str, module: Callable[Concatenate["Builder", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a submodule: inside, names are relative to it. Its arguments live until it returns."""
+        outer, scope = self.path, tape.scope
+        self.path = tape.scope = f"{outer}.{name}" if outer else name
+        try:
+            return module(self, *args, **kwargs)
+        finally:
+            self.path, tape.scope = outer, scope
+
+    def parameter(self, name: str, shape: Shape, kind: Kind, dtype: str = "") -> Tensor:
+        """The parameter or buffer `name` of the module under way."""
+        full = f"{self.path}.{name}" if self.path else name
+        found = self.parameters.get(full)
+        if found is None:
+            assert self.declaring, f"{full} was not declared"
+            self.declared[full] = Declared(shape, kind, dtype)
+            found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
+        return found
+
+    def adapter(self, name: str, part: str, shape: Shape) -> Tensor:
+        """The method's own parameter `part`, next to the base module `name` (its full path)."""
+        full = f"{name}.{part}"
+        found = self.parameters.get(full)
+        if found is None:
+            assert self.declaring, f"{full} was not declared"
+            self.declared_adapters[full] = Adapter(part, shape)
+            found = self.parameters[full] = Tensor(new(shape, "fp32", full))
+        return found
+
+    # ---- modules ---------------------------------------------------------------------------------
+    def linear(self, x: Tensor, name: str, d_out: int, bias: bool = False) -> Tensor:
+        """A linear layer: (..., d_in) -> (..., d_out)."""
+        full = f"{self.path}.{name}" if self.path else name
+        outer, tape.scope = tape.scope, full
+        weight = self.weights.get(full)
+        if weight is None:
+            weight = self._declare_linear(name, x.shape[-1], d_out, bias)
+        out = self.method.linear(self, x, weight, full)
+        tape.scope = outer
+        return out
+
+    def _declare_linear(self, name: str, d_in: int, d_out: int, bias: bool) -> Weight:
+        weight = self.parameter(f"{name}.weight", (d_out, d_in), "linear")
+        return Plain(weight, self.parameter(f"{name}.bias", (d_out,), "bias") if bias else None)
+
+    def embedding(self, ids: Array, name: str, rows: int, width: int) -> Tensor:
+        """Token embeddings: ids (b, s) -> (b, s, width)."""
+        outer, tape.scope = tape.scope, f"{self.path}.{name}"
+        out = embedding(ids, self.parameter(f"{name}.weight", (rows, width), "embedding"))
+        if self.inputs_require_grad and out.node is None and tape.grad:
+            out = Tensor(out.data, Leaf(out.data, "activations"))
+        tape.scope = outer
+        return out
+
+    def rms_norm(self, x: Tensor, name: str) -> Tensor:
+        outer, tape.scope = tape.scope, f"{self.path}.{name}"
+        out = blocks.rms_norm(x, self.parameter(f"{name}.weight", (x.shape[-1],), "norm"))
+        tape.scope = outer
+        return out
+
+    def layer_norm(self, x: Tensor, name: str) -> Tensor:
+        outer, tape.scope = tape.scope, f"{self.path}.{name}"
+        width = (x.shape[-1],)
+        weight = self.parameter(f"{name}.weight", width, "norm")
+        out = layer_norm(x, weight, self.parameter(f"{name}.bias", width, "norm"))
+        tape.scope = outer
+        return out
+
+    def causal_lm(self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch) -> Output:
+        """The head and the loss: hidden (b, s, hidden) -> logits (b, s, vocab). `tied_to` names the embedding or is empty.
+
+        The hidden states are a local of the model's forward: they live until the loss is computed.
+        """
+        if tied_to:
+            self.weights[name] = Plain(self.parameters[tied_to])
+        outer, tape.category = tape.category, "logits_loss"
+        logits = self.linear(hidden, name, vocab)
+        if logits.node is not None and not isinstance(logits.node, Leaf):
+            logits.node.category = outer  # what its backward allocates is the layers' again
+        loss = None if batch.labels is None else blocks.causal_lm_loss(logits, batch.labels, batch.items)
+        tape.category = outer
+        return Output(loss, logits, self.cache)
+
+    def layers(self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], Tensor], hidden: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        """The repeated layers `name.0`, `name.1`, …, each checkpointed if the run says so."""
+        x = hidden
+        for index in range(1 if self.declaring else self.layer_count):
+            module = f"{self.path}.{name}.{index}"
+
+            def run(x: Tensor, module: str = module) -> Tensor:
+                outer, scope = self.path, tape.scope
+                self.path = tape.scope = module
+                try:
+                    return layer(self, x, *args, **kwargs)
+                finally:
+                    self.path, tape.scope = outer, scope
+
+            if self.checkpointing == "none":
+                x = run(x)
+            elif self.checkpointing == "reentrant":
+                x = checkpoint_reentrant(run, x)
+            else:
+                x = checkpoint(run, x)
+        return x

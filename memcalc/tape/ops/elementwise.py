@@ -1,0 +1,157 @@
+"""Element by element: sums, products, casts, activations, dropout.
+
+An output's layout follows the first operand of the output's full shape.
+Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml and
+torch/csrc/autograd/FunctionsManual.cpp; of layouts: aten/src/ATen/TensorIterator.cpp.
+"""
+
+from functools import lru_cache
+
+from memcalc.formats import promote
+from memcalc.tape.tape import Array, Shape, Tensor, like, new, record, save, wants
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y. Allocates: the output. Saves: nothing. Backward: the same gradient, handed to both."""
+
+    def backward(g: Array) -> list[Array]:
+        return [g, g]
+
+    return record(_combine(x.data, y.data, "add"), (x, y), backward)
+
+
+def mul(x: Tensor, y: Tensor) -> Tensor:
+    """x * y with broadcasting.
+
+    Allocates: the output. Saves: y if x needs a gradient, x if y does.
+    Backward allocates: the second factor's gradient first, then the first's.
+    """
+    kept_y = save(y.data) if wants(x) else None
+    kept_x = save(x.data) if wants(y) else None
+
+    def backward(g: Array) -> list[Array | None]:
+        gy = _combine(g, kept_x.get(), "mul") if kept_x else None
+        gx = _combine(g, kept_y.get(), "mul") if kept_y else None
+        return [gx, gy]
+
+    return record(_combine(x.data, y.data, "mul"), (x, y), backward)
+
+
+def scale(x: Tensor, op: str = "mul") -> Tensor:
+    """x times (or divided by) a number. Saves: nothing. Backward allocates: one block."""
+
+    def backward(g: Array) -> list[Array]:
+        return [like(g, op)]
+
+    return record(like(x.data, op), (x,), backward)
+
+
+def shift(x: Tensor) -> Tensor:
+    """x plus a number. Saves: nothing. Backward: the same gradient."""
+
+    def backward(g: Array) -> list[Array]:
+        return [g]
+
+    return record(like(x.data, "add"), (x,), backward)
+
+
+def neg(x: Tensor) -> Tensor:
+    """-x. Saves: nothing. Backward allocates: one block."""
+    return scale(x, "neg")
+
+
+def cast(x: Tensor, dtype: str) -> Tensor:
+    """x in another dtype: x itself where it has it already. Backward allocates: the gradient in x's dtype."""
+    before = x.dtype
+    if before == dtype:
+        return x
+
+    def backward(g: Array) -> list[Array]:
+        return [like(g, "to", before) if g.dtype != before else g]
+
+    return record(like(x.data, "to", dtype), (x,), backward)
+
+
+def square(x: Tensor) -> Tensor:
+    """x.pow(2). Saves: x. Backward allocates: x.pow(1), twice that, its product with the gradient."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        power = like(kept.get(), "pow")
+        twice = like(power, "mul")  # one C++ expression: both live to its end
+        return [_combine(g, twice, "mul")]
+
+    return record(like(x.data, "pow"), (x,), backward)
+
+
+def rsqrt(x: Tensor) -> Tensor:
+    """1 / sqrt(x). Saves: the result. Backward allocates: -0.5 g, result.pow(3), their product."""
+    out = like(x.data, "rsqrt")
+    kept = save(out) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        half = like(g, "mul")
+        return [_combine(half, like(kept.get(), "pow"), "mul")]
+
+    return record(out, (x,), backward)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x). Saves: x. Backward allocates: one block."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        return [_combine(g, kept.get(), "silu_backward")]
+
+    return record(like(x.data, "silu"), (x,), backward)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean over the last dim, which stays as size 1. Saves: nothing. Backward allocates: one full block."""
+    full = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [new(full, g.dtype, "div")]
+
+    return record(new((*full[:-1], 1), x.dtype, "mean"), (x,), backward)
+
+
+def dropout(x: Tensor, probability: float) -> Tensor:
+    """Dropout in training mode: x itself at probability 0.
+
+    Allocates: the output, a bool mask. Saves: the mask. Backward allocates: one block.
+    Source: PyTorch 2.13, aten/src/ATen/native/Dropout.cpp: CUDA takes native_dropout for 0 < p < 1.
+    """
+    if not probability or not wants(x):
+        return x if not probability else Tensor(like(x.data, "native_dropout"))
+    out = like(x.data, "native_dropout")
+    kept = save(like(x.data, "native_dropout", "bool"))
+
+    def backward(g: Array) -> list[Array]:
+        return [_combine(g, kept.get(), "native_dropout_backward", g.dtype)]
+
+    return record(out, (x,), backward)
+
+
+def _combine(x: Array, y: Array, op: str, dtype: str = "") -> Array:
+    """A new block for an element-wise result of two arrays."""
+    kind = dtype or (promote(x.dtype, y.dtype) if x.shape and y.shape else x.dtype if x.shape else y.dtype)
+    if x.shape == y.shape:
+        return like(x, op, kind)
+    shape = broadcast(x.shape, y.shape)
+    if x.shape == shape:
+        return like(x, op, kind)
+    if y.shape == shape:
+        return like(y, op, kind)
+    return new(shape, kind, op)
+
+
+@lru_cache(maxsize=4096)
+def broadcast(left: Shape, right: Shape) -> Shape:
+    """The shape of an element-wise result."""
+    rank = max(len(left), len(right))
+    padded = ((1,) * (rank - len(left)) + left, (1,) * (rank - len(right)) + right)
+    return tuple(b if a == 1 else a for a, b in zip(*padded, strict=True))

@@ -1,0 +1,94 @@
+"""Lookup, softmax and the cross-entropy's parts.
+
+Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
+"""
+
+from math import prod
+
+from memcalc.formats import ITEMSIZE
+from memcalc.kernels import softmax_backward_scratch
+from memcalc.tape.autocast import upper
+from memcalc.tape.ops.elementwise import cast
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
+
+
+def embedding(ids: Array, w: Tensor) -> Tensor:
+    """Rows of w. Shapes: (b, s) -> (b, s, hidden). Saves: the ids. Backward allocates: w's gradient, dense."""
+    kept = save(ids) if wants(w) else None
+    shape = w.shape
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(shape, g.dtype, "embedding_dense_backward")
+        del held
+        return [gradient]
+
+    return record(new((*ids.shape, shape[1]), w.dtype, "embedding"), (w,), backward)
+
+
+def softmax_fp32(x: Tensor) -> Tensor:
+    """softmax(x, dtype=float32) over the last dim.
+
+    CUDA fuses the cast of fp16 (not of bf16) into the kernel.
+    Saves: the result. Backward allocates: the gradient, and a product that lives inside the kernel.
+    Source: PyTorch 2.13, aten/src/ATen/native/SoftMax.cpp (softmax.int), cuda/SoftMax.cu (softmax_backward_cuda_out).
+    """
+    if x.dtype != "fp16":
+        x = cast(x, "fp32")
+    before = x.dtype
+    out = like(x.data, "softmax", "fp32")
+    kept = save(out) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        result = kept.get()
+        gradient = like(result, "softmax_backward", before)
+        inner = softmax_backward_scratch(nbytes_of(result))
+        scratch((*inner.before, *inner.after), "softmax_backward")
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """log_softmax over the last dim in x's own dtype. Saves: the result. Backward allocates: one block."""
+    out = like(x.data, "log_softmax")
+    kept = save(out) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        result = kept.get()
+        gradient = like(result, "log_softmax_backward")
+        del result
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def nll_loss(x: Tensor, labels: Array) -> Tensor:
+    """Negative log-likelihood, reduced to a scalar.
+
+    Allocates: loss and total weight. Saves: log-probabilities, labels, total weight.
+    Backward allocates: a block of the logits' size. Autocast computes it in fp32.
+    """
+    x = upper(x)
+    kept = (save(x.data), save(labels)) if wants(x) else None
+    out = new((), x.dtype, "nll_loss")
+    total = new((), x.dtype, "nll_loss")
+    kept_total = save(total) if kept else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None and kept_total is not None
+        held = (kept[0].get(), kept[1].get(), kept_total.get())
+        gradient = like(held[0], "nll_loss_backward")
+        del held
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def nbytes_of(array: Array) -> int:
+    """Bytes of an array's elements."""
+    return prod(array.shape) * ITEMSIZE[array.dtype]
+

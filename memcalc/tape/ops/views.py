@@ -1,0 +1,165 @@
+"""Views and copies: no arithmetic, just other eyes on a block, or the block laid out anew."""
+
+from functools import lru_cache
+
+from memcalc.tape.tape import Array, Shape, Tensor, contiguous_strides, is_contiguous, like, new, record
+
+
+def view(x: Tensor, shape: Shape) -> Tensor:
+    """The same block under another shape (which its layout must allow).
+
+    Allocates: nothing. Backward: the gradient reshaped back, a copy where its layout forbids a view.
+    Source: PyTorch 2.13, tools/autograd/derivatives.yaml, view: grad.reshape_symint(self.sizes).
+    """
+    strides = view_strides(x.shape, x.data.strides, shape)
+    assert strides is not None, f"no view of {x.shape} with strides {x.data.strides} as {shape}"
+    before = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [reshape_array(g, before)]
+
+    return record(x.data.view(shape, strides), (x,), backward)
+
+
+def reshape(x: Tensor, shape: Shape) -> Tensor:
+    """A view where the layout allows it, else a copy."""
+    if view_strides(x.shape, x.data.strides, shape) is not None:
+        return view(x, shape)
+    return unsafe_view(contiguous(x), shape)
+
+
+def unsafe_view(x: Tensor, shape: Shape) -> Tensor:
+    """A reshaped fresh block of which no base stays alive (`_unsafe_view`)."""
+    before = x.shape
+    out = Array(x.data.storage, shape, contiguous_strides(shape), x.data.dtype)
+
+    def backward(g: Array) -> list[Array]:
+        return [reshape_array(g, before)]
+
+    return record(out, (x,), backward)
+
+
+def transpose(x: Tensor, first: int, second: int) -> Tensor:
+    """Two dims change places. Allocates: nothing."""
+    out = swap(x.data, first, second)
+
+    def backward(g: Array) -> list[Array]:
+        return [swap(g, first, second)]
+
+    return record(out, (x,), backward)
+
+
+def expand(x: Tensor, shape: Shape) -> Tensor:
+    """Dims of size 1 repeated without a copy. Backward: the engine sums the gradient."""
+    strides = tuple(
+        0 if old == 1 and size != 1 else stride for old, size, stride in zip(x.shape, shape, x.data.strides, strict=True)
+    )
+
+    def backward(g: Array) -> list[Array]:
+        return [g]
+
+    return record(x.data.view(shape, strides), (x,), backward)
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """x itself if its dims lie in memory in order, else a copy. Backward: the gradient as it is."""
+    if is_contiguous(x.shape, x.data.strides):
+        return x
+
+    def backward(g: Array) -> list[Array]:
+        return [g]
+
+    return record(new(x.shape, x.dtype, "clone"), (x,), backward)
+
+
+def clone(x: Tensor) -> Tensor:
+    """A copy in the same layout. Backward: the gradient as it is."""
+    def backward(g: Array) -> list[Array]:
+        return [g]
+
+    return record(like(x.data, "clone"), (x,), backward)
+
+
+def narrow(x: Tensor, dim: int, length: int) -> Tensor:
+    """`length` entries of one dim, as slicing gives them.
+
+    Allocates: nothing. Backward allocates: a zeroed block of the full shape.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, slice_backward.
+    """
+    full, dtype = x.shape, x.dtype
+    shape = (*full[:dim], length, *full[dim + 1 :])
+
+    def backward(g: Array) -> list[Array]:
+        return [new(full, dtype, "slice_backward")]
+
+    return record(x.data.view(shape, x.data.strides), (x,), backward)
+
+
+def select(x: Tensor, dim: int) -> Tensor:
+    """One entry of one dim, the dim dropped. Backward allocates: a zeroed block of the full shape."""
+    full, dtype, strides = x.shape, x.dtype, x.data.strides
+    out = x.data.view((*full[:dim], *full[dim + 1 :]), (*strides[:dim], *strides[dim + 1 :]))
+
+    def backward(g: Array) -> list[Array]:
+        return [new(full, dtype, "select_backward")]
+
+    return record(out, (x,), backward)
+
+
+def cat(left: Tensor, right: Tensor, dim: int) -> Tensor:
+    """Two tensors one after the other along a dim. Allocates: the output, contiguous. Backward: two views."""
+    shapes = left.shape, right.shape
+    shape = (*left.shape[:dim], left.shape[dim] + right.shape[dim], *left.shape[dim + 1 :])
+
+    def backward(g: Array) -> list[Array]:
+        return [g.view(part, g.strides) for part in shapes]
+
+    return record(new(shape, left.dtype, "cat"), (left, right), backward)
+
+
+def swap(array: Array, first: int, second: int) -> Array:
+    """An array with two dims exchanged."""
+    shape, strides = list(array.shape), list(array.strides)
+    shape[first], shape[second] = shape[second], shape[first]
+    strides[first], strides[second] = strides[second], strides[first]
+    return array.view(tuple(shape), tuple(strides))
+
+
+def reshape_array(array: Array, shape: Shape) -> Array:
+    """A gradient reshaped: itself, a view, or a contiguous copy."""
+    if array.shape == shape:
+        return array.view(shape, array.strides)
+    strides = view_strides(array.shape, array.strides, shape)
+    if strides is not None:
+        return array.view(shape, strides)
+    return new(shape, array.dtype, "clone")
+
+
+@lru_cache(maxsize=4096)
+def view_strides(shape: Shape, strides: Shape, target: Shape) -> Shape | None:
+    """Strides of a view of `target` shape, or None where the layout allows none.
+
+    Source: PyTorch 2.13, aten/src/ATen/TensorUtils.cpp, computeStride.
+    """
+    if shape == target:
+        return strides
+    if not shape:
+        return (1,) * len(target)
+    result = [0] * len(target)
+    position = len(target) - 1
+    base = strides[-1]  # stride of the innermost dim of the chunk under way
+    covered, asked = 1, 1  # elements of the chunk in the old and the new shape
+    for dim in range(len(shape) - 1, -1, -1):
+        covered *= shape[dim]
+        chunk_ends = dim == 0 or (shape[dim - 1] != 1 and strides[dim - 1] != covered * base)
+        if not chunk_ends:
+            continue
+        while position >= 0 and (asked < covered or target[position] == 1):
+            result[position] = asked * base
+            asked *= target[position]
+            position -= 1
+        if asked != covered:
+            return None
+        if dim > 0:
+            base, covered, asked = strides[dim - 1], 1, 1
+    return tuple(result) if position == -1 else None

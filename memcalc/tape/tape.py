@@ -1,0 +1,302 @@
+"""Storage, Array, Tensor, Node: what an op is written with.
+
+Lifetimes are not written by hand. A Storage notes its block in `__init__` and its death in `__del__`:
+CPython's reference counts free it where they free the real tensor, as long as callers keep the real
+code's functions and local variables. An edge of the graph holds a node, never a tensor, and a backward
+closure captures arrays, shapes and dtypes, never tensors.
+
+The protocol of an op: `wants(x)` asks whether x needs a gradient, `save(array)` keeps an array for
+backward, `new`/`like` allocate, `record(out, inputs, backward)` adds the node.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, Protocol
+
+from memcalc.formats import ITEMSIZE
+from memcalc.timeline import Timeline
+
+Shape = tuple[int, ...]
+
+
+class Tape:
+    """What is being recorded now: one run at a time (see `recording`)."""
+
+    __slots__ = ("autocast", "category", "frame", "gemm_workspaces", "grad", "in_backward", "number", "scope", "timeline", "workspace_bytes")
+
+    def __init__(self) -> None:
+        self.start(Timeline(), 0)
+
+    def start(self, timeline: Timeline, workspace_bytes: int) -> None:
+        """Record into `timeline` from now on; cuBLAS workspaces take `workspace_bytes` each (0: none)."""
+        self.timeline = timeline
+        self.scope = ""  # module path of the call under way
+        self.category = "activations"  # of blocks that say nothing else
+        self.grad = True  # torch.is_grad_enabled()
+        self.in_backward = False
+        self.number = 0  # autograd's sequence number
+        self.frame: SavedFrame | None = None  # the checkpointed call under way
+        self.autocast: AutocastCache | None = None
+        self.workspace_bytes = workspace_bytes
+        self.gemm_workspaces: dict[bool, Storage] = {}  # by thread: forward's (False), autograd's (True)
+
+
+class SavedFrame(Protocol):
+    """A checkpointed call that keeps saved arrays for itself (see checkpoint.py)."""
+
+    def save(self, array: "Array") -> "Saved": ...
+
+
+class AutocastCache(Protocol):
+    """An autocast region (see autocast.py)."""
+
+    dtype: str
+
+
+class Saved(Protocol):
+    """What `save` answers: the array itself, or a holder that recomputes it."""
+
+    def get(self) -> "Array": ...
+
+
+tape = Tape()
+
+
+class Storage:
+    """One memory block of the device."""
+
+    __slots__ = ("events", "held", "row")
+
+    def __init__(self, nbytes: int, op: str, category: str = "") -> None:
+        timeline = tape.timeline
+        self.row = row = len(timeline.nbytes)
+        timeline.nbytes.append(nbytes)
+        timeline.categories.append(category or tape.category)
+        timeline.labels.append((tape.scope, op))
+        self.events = timeline.events
+        self.events.append(row)
+        self.held = 0  # gradient buffers of the engine that lean on this block
+
+    def __del__(self) -> None:
+        self.events.append(~self.row)
+
+
+class Array:
+    """A view of a storage: shape, strides (in elements) and dtype, as torch has them."""
+
+    __slots__ = ("dtype", "is_view", "shape", "storage", "strides")
+
+    def __init__(self, storage: Storage, shape: Shape, strides: Shape, dtype: str, is_view: bool = False) -> None:
+        self.storage = storage
+        self.shape = shape
+        self.strides = strides
+        self.dtype = dtype
+        self.is_view = is_view  # made by a view op: autograd's view metadata keeps its base alive
+
+    def get(self) -> "Array":
+        """An array saved outside a checkpoint is its own holder."""
+        return self
+
+    def view(self, shape: Shape, strides: Shape) -> "Array":
+        return Array(self.storage, shape, strides, self.dtype, True)
+
+    def settle(self, category: str) -> None:
+        """This block turns out to be of another category."""
+        self.storage_timeline().categories[self.storage.row] = category
+
+    def storage_timeline(self) -> Timeline:
+        return tape.timeline
+
+
+class Tensor:
+    """An array and the node that its gradient flows into (None: it needs no gradient)."""
+
+    __slots__ = ("data", "index", "node")
+
+    def __init__(self, data: Array, node: "Node | Leaf | None" = None, index: int = 0) -> None:
+        self.data = data
+        self.node = node
+        self.index = index  # which output of the node this is
+
+    @property
+    def shape(self) -> Shape:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.data.dtype
+
+
+Backward = Callable[..., "Sequence[Array | None]"]
+Edge = tuple["Node | Leaf", int]
+
+
+class Node:
+    """A recorded op: its backward closure, the edges to its inputs' nodes, the inputs' shapes and dtypes."""
+
+    __slots__ = ("backward", "category", "edges", "inputs", "number", "outputs", "scope")
+
+    def __init__(self, backward: Backward, edges: list[Edge | None], inputs: list[tuple[Shape, str]], outputs: int) -> None:
+        tape.number += 1
+        self.number: float = tape.number
+        self.backward: Backward | None = backward
+        self.edges = edges
+        self.inputs = inputs
+        self.outputs = outputs
+        self.scope = tape.scope
+        self.category = tape.category
+
+
+class Leaf:
+    """AccumulateGrad: where a parameter's gradient ends up. It keeps its tensor's array alive."""
+
+    __slots__ = ("array", "category", "grad", "scope")
+
+    edges: tuple[()] = ()
+    outputs = 1
+    number = float("inf")  # autograd runs it before every op
+
+    def __init__(self, array: Array, category: str) -> None:
+        self.array = array
+        self.grad: Array | None = None
+        self.category = category  # of its gradient
+        self.scope = tape.scope
+
+    def accumulate(self, gradient: Array) -> None:
+        """Steal the first gradient, add later ones in place.
+
+        A first gradient in another layout than the parameter's is copied, not stolen.
+        Source: PyTorch 2.13, torch/csrc/autograd/functions/accumulate_grad.h, accumulateGrad.
+        """
+        if self.grad is not None:
+            return
+        if gradient.strides != self.array.strides and not is_dense_like(gradient, self.array):
+            gradient = new(gradient.shape, gradient.dtype, "clone")
+        elif gradient.storage.held:
+            gradient = like(gradient, "clone")
+        self.grad = gradient
+        gradient.settle(self.category)
+
+
+def wants(x: Tensor) -> bool:
+    """Whether x needs a gradient here."""
+    return x.node is not None and tape.grad
+
+
+def save(array: Array) -> Saved:
+    """Keep an array for backward."""
+    frame = tape.frame
+    return array if frame is None else frame.save(array)
+
+
+def record(out: Array, inputs: Sequence[Tensor], backward: Backward) -> Tensor:
+    """The op's output, with a node if any input needs a gradient.
+
+    `backward(gradient)` returns one gradient per input (None where none is needed), each in the shape
+    and dtype in which the formula gives it: the engine sums and casts it to the input's own.
+    """
+    if not tape.grad or all(x.node is None for x in inputs):
+        return Tensor(out)
+    return Tensor(out, node_of(inputs, backward))
+
+
+def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node:
+    """A node over `inputs`, for ops with several outputs."""
+    edges: list[Edge | None] = [None if x.node is None else (x.node, x.index) for x in inputs]
+    return Node(backward, edges, [(x.data.shape, x.data.dtype) for x in inputs], outputs)
+
+
+def new(shape: Shape, dtype: str, op: str, category: str = "") -> Array:
+    """A new contiguous block."""
+    return Array(Storage(prod(shape) * ITEMSIZE[dtype], op, category), shape, contiguous_strides(shape), dtype)
+
+
+def like(array: Array, op: str, dtype: str = "", category: str = "") -> Array:
+    """A new block in an array's own layout (torch.preserve_format)."""
+    kind = dtype or array.dtype
+    strides = dense_strides(array.shape, array.strides)
+    return Array(Storage(prod(array.shape) * ITEMSIZE[kind], op, category), array.shape, strides, kind)
+
+
+def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
+    """Blocks that a kernel allocates for itself; they live as long as the caller keeps the list."""
+    return [Storage(nbytes, op, "workspace") for nbytes in sizes]
+
+
+def gemm() -> None:
+    """Note that a cuBLAS call happens: a thread's first one allocates its workspace.
+
+    Source: PyTorch 2.13, aten/src/ATen/cuda/CublasHandlePool.cpp: one per (handle, stream), a handle per thread.
+    """
+    thread = tape.in_backward
+    if tape.workspace_bytes and thread not in tape.gemm_workspaces:
+        scope, tape.scope = tape.scope, ""
+        tape.gemm_workspaces[thread] = Storage(tape.workspace_bytes, "cuBLAS workspace", "workspace")
+        tape.scope = scope
+
+
+@lru_cache(maxsize=4096)
+def contiguous_strides(shape: Shape) -> Shape:
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * max(shape[dim + 1], 1)
+    return tuple(strides)
+
+
+@lru_cache(maxsize=4096)
+def dense_strides(shape: Shape, strides: Shape) -> Shape:
+    """Strides of a new block whose dims lie in memory in the order of `strides`.
+
+    Dims of stride 0 (expanded) and ties keep their logical order.
+    Source: PyTorch 2.13, aten/src/ATen/TensorIterator.cpp, reorder_dimensions; ATen/EmptyTensor, infer_dense_strides.
+    """
+    if 0 in strides and any(size > 1 for size, stride in zip(shape, strides, strict=True) if stride == 0):
+        return contiguous_strides(shape)
+    order = sorted(
+        (dim for dim in range(len(shape)) if shape[dim] != 1),
+        key=lambda dim: -strides[dim],
+    )
+    result = [1] * len(shape)
+    step = 1
+    for dim in reversed(order):
+        result[dim] = step
+        step *= shape[dim]
+    following = 1
+    for dim in range(len(shape) - 1, -1, -1):
+        if shape[dim] == 1:
+            result[dim] = following
+        following = result[dim] * shape[dim]
+    return tuple(result)
+
+
+@lru_cache(maxsize=4096)
+def is_dense(shape: Shape, strides: Shape) -> bool:
+    """Non-overlapping and dense: some order of the dims covers the block exactly; dims of size 1 do not count."""
+    step = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size != 1):
+        if stride != step:
+            return False
+        step *= size
+    return True
+
+
+@lru_cache(maxsize=4096)
+def is_contiguous(shape: Shape, strides: Shape) -> bool:
+    """Whether the dims lie in memory in logical order without gaps; dims of size 1 do not count."""
+    step = 1
+    for dim in range(len(shape) - 1, -1, -1):
+        if shape[dim] != 1:
+            if strides[dim] != step:
+                return False
+            step *= shape[dim]
+    return True
+
+
+def is_dense_like(left: Array, right: Array) -> bool:
+    """Same layout where it matters: dims of size 1 do not count."""
+    return all(a == b or size == 1 for a, b, size in zip(left.strides, right.strides, left.shape, strict=True))
+
+
+def unused(*_: Any) -> None:
+    """Arguments that are only kept alive by the caller's frame, as the real function keeps them."""

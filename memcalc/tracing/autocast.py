@@ -1,0 +1,227 @@
+"""CUDA's autocast on the meta device: python kernels at an autocast key that torch leaves free.
+
+There is no autocast for meta, and CUDA's kernels cast CUDA tensors only. A kernel here casts, excludes the
+key and calls the operator again; it sits above autograd, so autograd saves the casts, and it also catches
+operators called from C++ composites. Which operators do what is read from the installed torch's own header.
+
+Source: aten/src/ATen/autocast_mode.h and .cpp (cached_cast, set_opt_dtype, prioritize).
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from memcalc.tracing.place import Place
+from memcalc.tracing.private_api import AUTOCAST_KEY, below_key, fallback_to_next, include_key
+
+_LISTS = {
+    "lower": "AT_FORALL_LOWER_PRECISION_FP",
+    "fp32": "AT_FORALL_FP32",
+    "fp32_set_opt_dtype": "AT_FORALL_FP32_SET_OPT_DTYPE",
+    "promote": "AT_FORALL_PROMOTE",
+}
+_DEVICES = ("cuda", "meta")
+
+
+@dataclass
+class _State:
+    """Autocast of the one thread that traces, as torch keeps it per device."""
+
+    enabled: bool = False
+    dtype: torch.dtype = torch.float16
+    depth: int = 0
+    cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)  # by id of the weight, kept alive
+    place: Place | None = None
+
+
+_state = _State()
+
+
+def policies() -> dict[str, list[str]]:
+    """Operators ("add", "sum.dim_IntList") by policy, from the installed torch's header."""
+    header = (Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h").read_text()
+    found = {}
+    for policy, macro in _LISTS.items():
+        body = re.search(rf"#define {macro}\(_\)((?:.*\\\n)*.*\n)", header)
+        assert body is not None, f"no {macro} in autocast_mode.h"
+        entries = re.findall(r"_\((\w+)(?:, (\w+))?\)", body[1])
+        found[policy] = [f"{name}.{overload}" if overload else name for name, overload in entries]
+    return found
+
+
+def _eligible(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_meta and value.is_floating_point() and value.dtype.itemsize < 8
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in another dtype; copies of weights that want a gradient are kept until autocast ends."""
+    if not _eligible(value) or value.dtype == dtype:
+        return value
+    weight = value.is_leaf and not value._is_view() and isinstance(value, nn.Parameter)
+    kept = weight and value.requires_grad and value.dtype == torch.float32 and dtype == _state.dtype
+    if kept and id(value) in _state.cache:
+        return _state.cache[id(value)][1]
+    if weight and _state.place is not None:
+        with _state.place.category("workspace"):
+            copy = value.to(dtype)
+    else:
+        copy = value.to(dtype)
+    if kept:
+        _state.cache[id(value)] = (value, copy)
+    return copy
+
+
+def _tensors_to(dtype: torch.dtype, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    cast = functools.partial(_cast, dtype=dtype)
+    return tree_map_only(torch.Tensor, cast, args), tree_map_only(torch.Tensor, cast, kwargs)
+
+
+def _lower(op: Any, args: Any, kwargs: Any) -> Any:
+    args, kwargs = _tensors_to(_state.dtype, args, kwargs)
+    return op(*args, **kwargs)
+
+
+def _fp32(op: Any, args: Any, kwargs: Any) -> Any:
+    args, kwargs = _tensors_to(torch.float32, args, kwargs)
+    return op(*args, **kwargs)
+
+
+def _fp32_set_opt_dtype(op: Any, args: Any, kwargs: Any) -> Any:
+    """The operator computes in fp32 itself, unless the caller named a dtype."""
+    at = [argument.name for argument in op._schema.arguments].index("dtype")
+    given = args[at] if at < len(args) else kwargs.get("dtype")
+    if given is None and _eligible(args[0]):
+        args, kwargs = args[:at], {**kwargs, "dtype": torch.float32}
+    return op(*args, **kwargs)
+
+
+def _promote(op: Any, args: Any, kwargs: Any) -> Any:
+    """To the widest dtype among the inputs."""
+    leaves: list[torch.Tensor] = []
+    tree_map_only(torch.Tensor, leaves.append, (args, kwargs))
+    wide = any(_eligible(leaf) and leaf.dtype == torch.float32 for leaf in leaves)
+    args, kwargs = _tensors_to(torch.float32 if wide else _state.dtype, args, kwargs)
+    return op(*args, **kwargs)
+
+
+def _norm(op: Any, args: Any, kwargs: Any) -> Any:
+    """norm with an appended dtype (fp32_append_dtype)."""
+    if not _eligible(args[0]):
+        return op(*args, **kwargs)
+    with_dtype = torch.ops.aten.norm.ScalarOpt_dim_dtype if len(args) > 2 else torch.ops.aten.norm.ScalarOpt_dtype
+    return with_dtype(*args, **kwargs, dtype=torch.float32)
+
+
+_POLICIES = {"lower": _lower, "fp32": _fp32, "fp32_set_opt_dtype": _fp32_set_opt_dtype, "promote": _promote}
+
+
+@functools.cache
+def _register() -> tuple[torch.library.Library, ...]:
+    """Put the kernels at the key, once a process: nothing dispatches there unless autocast is on."""
+    library = torch.library.Library("aten", "IMPL")
+    for policy, names in policies().items():
+        for name in names:
+            packet, _, overload = name.partition(".")
+            op = getattr(getattr(torch.ops.aten, packet), overload or "default", None)
+            if op is not None:
+                library.impl(op, _kernel(_POLICIES[policy], op), AUTOCAST_KEY)
+    for overload in ("Scalar", "ScalarOpt_dim"):
+        op = getattr(torch.ops.aten.norm, overload)
+        library.impl(op, _kernel(_norm, op), AUTOCAST_KEY)
+    return library, fallback_to_next(AUTOCAST_KEY)
+
+
+def _kernel(policy: Callable[[Any, Any, Any], Any], op: Any) -> Callable[..., Any]:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        with below_key(AUTOCAST_KEY):
+            return policy(op, args, kwargs)
+
+    return kernel
+
+
+@contextmanager
+def installed(place: Place) -> Iterator[None]:
+    """Inside a `with` block torch.autocast works for "cuda" and "meta", whatever the build of torch."""
+    _register()
+    autocast = torch.amp.autocast_mode.autocast
+    replaced = [
+        (autocast, "__init__", _init(autocast.__init__)),
+        (autocast, "__enter__", _enter(autocast.__enter__)),
+        (autocast, "__exit__", _exit(autocast.__exit__)),
+        (torch, "is_autocast_enabled", _for_our_devices(torch.is_autocast_enabled, lambda: _state.enabled)),
+        (torch, "get_autocast_dtype", _for_our_devices(torch.get_autocast_dtype, lambda: _state.dtype)),
+    ]
+    available = _for_our_devices(torch.amp.autocast_mode.is_autocast_available, lambda: True)
+    replaced += [(module, "is_autocast_available", available) for module in (torch.amp, torch.amp.autocast_mode)]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    for owner, name, new in replaced:
+        setattr(owner, name, new)
+    _state.place = place
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+        _state.place = None
+        _state.cache.clear()
+
+
+def _for_our_devices(original: Callable[..., Any], ours: Callable[[], Any]) -> Callable[..., Any]:
+    """torch's question about a device ("cuda" where none is named), answered from our state for our devices."""
+
+    def answer(device_type: str = "cuda") -> Any:
+        return ours() if device_type in _DEVICES else original(device_type)
+
+    return answer
+
+
+def _init(original: Callable[..., Any]) -> Callable[..., Any]:
+    def init(
+        self: Any,
+        device_type: str,
+        dtype: torch.dtype | None = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ) -> None:
+        if device_type not in _DEVICES:
+            original(self, device_type, dtype, enabled, cache_enabled)
+            return
+        self.device, self.fast_dtype, self._enabled = device_type, dtype or _state.dtype, enabled
+
+    return init
+
+
+def _enter(original: Callable[..., Any]) -> Callable[..., Any]:
+    def enter(self: Any) -> Any:
+        if self.device not in _DEVICES:
+            return original(self)
+        self.before = (_state.enabled, _state.dtype)
+        self.key = include_key(AUTOCAST_KEY, self._enabled)
+        self.key.__enter__()
+        _state.enabled, _state.dtype = self._enabled, self.fast_dtype
+        _state.depth += 1
+        return self
+
+    return enter
+
+
+def _exit(original: Callable[..., Any]) -> Callable[..., Any]:
+    def leave(self: Any, *error: object) -> Any:
+        if self.device not in _DEVICES:
+            return original(self, *error)
+        _state.depth -= 1
+        if _state.depth == 0:
+            _state.cache.clear()
+        self.key.__exit__(*error)
+        _state.enabled, _state.dtype = self.before
+        return False
+
+    return leave

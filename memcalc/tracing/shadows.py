@@ -1,0 +1,74 @@
+"""Values of small integer and boolean tensors, which have none on the meta device.
+
+transformers asks its masks questions ("are they all ones?") and builds others depending on the answer.
+A shadow is the real CPU tensor beside such a meta tensor: every operator whose inputs all have one is
+run on the shadows too. Views share memory with their base as the meta tensors do, in-place operators
+write through, so nothing else has to be followed.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_any, tree_map_only
+
+from memcalc.errors import NotModelled
+
+aten = torch.ops.aten
+
+_LARGEST = 2**23  # elements; nobody asks larger masks, they only feed attention
+_FINITE = (aten.isnan.default, aten.isinf.default)  # of an unknown number: the run is a healthy one
+
+
+def get(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The values of a tensor, where they are known."""
+    if tensor.device.type != "meta":
+        return tensor
+    shadow: torch.Tensor | None = getattr(tensor, "_memcalc_shadow", None)
+    return shadow
+
+
+def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Give the results of an operator their values, where they follow from known ones."""
+    outputs = [out] if isinstance(out, torch.Tensor) else out if isinstance(out, tuple | list) else []
+    wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o)]
+    if not wanted:
+        return
+    if func in _FINITE and get(args[0]) is None:
+        values: Any = torch.zeros(wanted[0].shape, dtype=torch.bool)
+    elif tree_any(_unknown, (args, kwargs)):
+        if func._schema.is_mutable:
+            for output in wanted:
+                output._memcalc_shadow = None  # type: ignore[attr-defined]
+        return
+    else:
+        values = func(*_on_cpu(args), **_on_cpu(kwargs))
+    for output, value in zip(outputs, [values] if isinstance(values, torch.Tensor) else values, strict=True):
+        if isinstance(output, torch.Tensor) and _wanted(output):
+            output._memcalc_shadow = value  # type: ignore[attr-defined]
+
+
+def answer(tensor: torch.Tensor) -> Any:
+    """The number in a one-element tensor. Raises NotModelled where it depends on unknown data."""
+    value = get(tensor)
+    if value is None:
+        raise NotModelled(
+            f"the step asks for the value of a {str(tensor.dtype).removeprefix('torch.')} tensor, which has none "
+            "without real data: use profile, on --device cpu where there is no GPU"
+        )
+    return value.item()
+
+
+def _wanted(tensor: torch.Tensor) -> bool:
+    if tensor.device.type != "meta" or tensor.numel() > _LARGEST:
+        return False
+    return not tensor.is_floating_point() or tensor.dim() == 0
+
+
+def _unknown(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and get(value) is None
+
+
+def _on_cpu(values: Any) -> Any:
+    cpu = torch.device("cpu")
+    values = tree_map_only(torch.Tensor, get, values)
+    return tree_map_only(torch.device, lambda device: cpu, values)

@@ -1,0 +1,160 @@
+"""What operators do on CUDA and not on meta.
+
+Composites that ask "is this a CUDA tensor?" are given a kernel at AutogradMeta that answers as if it were
+(COMPOSITES); kernels that allocate blocks for themselves get these noted (`table`).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memcalc import kernels
+from memcalc.kernels import Gpu, Scratch
+
+aten = torch.ops.aten
+
+DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+NOTHING = Scratch()
+
+
+def softmax(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+    """On CUDA half input and fp32 output are one kernel (aten/src/ATen/native/SoftMax.cpp, softmax)."""
+    if x.dtype == torch.float16 and dtype == torch.float32:
+        return aten._softmax.default(x, dim, True)
+    return aten._softmax.default(x if dtype is None else x.to(dtype), dim, False)
+
+
+def log_softmax(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+    """As softmax (aten/src/ATen/native/SoftMax.cpp, log_softmax)."""
+    if x.dtype == torch.float16 and dtype == torch.float32:
+        return aten._log_softmax.default(x, dim, True)
+    return aten._log_softmax.default(x if dtype is None else x.to(dtype), dim, False)
+
+
+def dropout(x: torch.Tensor, p: float, train: bool) -> Any:
+    """On CUDA the fused kernel with its boolean mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable)."""
+    if train and 0 < p < 1 and x.numel() > 0:
+        return aten.native_dropout.default(x, p, train)[0]
+    if p == 0 or not train or x.numel() == 0:
+        return x
+    return x.mul(torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+COMPOSITES: dict[Any, Callable[..., Any]] = {
+    aten.softmax.int: softmax,
+    aten.log_softmax.int: log_softmax,
+    aten.dropout.default: dropout,
+}
+
+
+@contextmanager
+def installed(composites: dict[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Answer these composites for meta tensors inside a `with` block, above autograd and in inference mode."""
+    library = torch.library.Library("aten", "IMPL")
+    for op, kernel in composites.items():
+        library.impl(op, kernel, "AutogradMeta")
+    before = dict(COMPOSITES)
+    COMPOSITES.update(composites)
+    try:
+        yield
+    finally:
+        COMPOSITES.clear()
+        COMPOSITES.update(before)
+        library._destroy()
+
+
+def _no_scratch(*args: Any, **kwargs: Any) -> Scratch:
+    return NOTHING
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A kernel of CUDA's: the blocks it allocates for itself, and what to run on meta if not the op itself."""
+
+    scratch: Callable[..., Scratch] = _no_scratch
+    run: Callable[..., Any] | None = None
+    multiplies: bool = False  # it calls cuBLAS where its scratch is not empty
+
+
+def table(gpu: Gpu | None) -> dict[Any, StandIn]:
+    """Stand-ins by operator."""
+    found = {
+        aten.native_dropout.default: StandIn(run=_native_dropout),
+        aten.native_dropout_backward.default: StandIn(run=_native_dropout_backward),
+        aten._amp_foreach_non_finite_check_and_unscale_.default: StandIn(run=_in_place),
+        aten._amp_update_scale_.default: StandIn(run=_amp_update_scale),
+    }
+    if gpu is not None:
+        found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
+        found[aten._scaled_dot_product_flash_attention_backward.default] = StandIn(_flash_backward)
+        found[aten._scaled_dot_product_efficient_attention_backward.default] = StandIn(_efficient_backward(gpu))
+        if hasattr(torch.ops, "bitsandbytes") and hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
+            gemm_4bit = torch.ops.bitsandbytes.gemm_4bit.default
+            found[gemm_4bit] = StandIn(_gemm_4bit(gpu), multiplies=True)
+    return found
+
+
+def _native_dropout(x: torch.Tensor, p: float, train: bool | None) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+
+
+def _native_dropout_backward(grad: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    return torch.empty_like(grad)
+
+
+def _in_place(*args: Any) -> None:
+    """Changes its arguments, allocates nothing; has no meta kernel."""
+
+
+def _amp_update_scale(scale: torch.Tensor, *args: Any) -> torch.Tensor:
+    return scale
+
+
+def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype) -> Scratch:
+    return kernels.softmax_backward_scratch(grad.numel() * grad.element_size())
+
+
+def _flash_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Scratch:
+    batch, heads, q_len, head_dim = q.shape
+    return kernels.flash_backward_scratch(
+        batch=batch,
+        q_len=q_len,
+        k_len=k.shape[2],
+        heads=heads,
+        kv_heads=k.shape[1],
+        head_dim=head_dim,
+        dtype=DTYPE_NAMES[q.dtype],
+    )
+
+
+def _efficient_backward(gpu: Gpu) -> Callable[..., Scratch]:
+    def scratch(
+        grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Any, *args: Any, **kwargs: Any
+    ) -> Scratch:
+        batch, heads, q_len, head_dim = q.shape
+        return kernels.efficient_backward_scratch(
+            gpu,
+            batch=batch,
+            q_len=q_len,
+            k_len=k.shape[2],
+            heads=heads,
+            head_dim=head_dim,
+            dtype=DTYPE_NAMES[q.dtype],
+            masked=bias is not None,
+        )
+
+    return scratch
+
+
+def _gemm_4bit(gpu: Gpu) -> Callable[..., Scratch]:
+    def scratch(
+        x: torch.Tensor, packed: torch.Tensor, shape: Any, *args: Any, absmax_8bit: Any = None, **kwargs: Any
+    ) -> Scratch:
+        n, k = shape
+        rows = x.numel() // k
+        return kernels.gemm_4bit_scratch(gpu, rows, n, k, DTYPE_NAMES[x.dtype], double_quant=absmax_8bit is not None)
+
+    return scratch

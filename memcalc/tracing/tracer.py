@@ -1,0 +1,170 @@
+"""The recorder: a dispatch mode that notes the birth and death of every storage."""
+
+import weakref
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memcalc.kernels import Gpu, cublas_workspace
+from memcalc.timeline import Timeline
+from memcalc.tracing import shadows, standins
+from memcalc.tracing.place import Place
+from memcalc.tracing.private_api import in_backward, is_composite, last_reference_counts, use_counts
+
+aten = torch.ops.aten
+
+_GEMMS = frozenset(
+    {
+        aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.addmv.default,
+        aten.mv.default, aten.dot.default, aten._addmm_activation.default, aten._int_mm.default,
+    }
+)  # fmt: skip
+_CONSTANTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # python numbers made tensors
+
+_is_composite = cache(is_composite)
+
+
+class _Block:
+    """A row of the timeline and the number of storages that share it."""
+
+    __slots__ = ("owners", "row")
+
+    def __init__(self, row: int) -> None:
+        self.row, self.owners = row, 1
+
+
+class Tracer(TorchDispatchMode):
+    """Fills a timeline while it is active. Only records: what an operator does on CUDA is in `standins`.
+
+    `device` is the one whose storages are noted; tensors elsewhere (the optimizer's host scalars) are not
+    memory of the GPU. With `gpu` None nothing of CUDA's own is added: no workspaces, no kernels' scratch.
+    """
+
+    def __init__(self, timeline: Timeline, place: Place, gpu: Gpu | None, device: str = "meta") -> None:
+        super().__init__()
+        self.timeline, self.place, self.gpu, self.device = timeline, place, gpu, device
+        self._blocks: dict[int, _Block | None] = {}  # by storage; None: not a row (a constant of the host)
+        self._threads_with_workspace: set[bool] = set()
+        self._closed = False
+        self._last_reference = last_reference_counts()
+        self._standins = standins.table(gpu)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is aten._local_scalar_dense.default:
+            return shadows.answer(args[0])
+        composite = standins.COMPOSITES.get(func)
+        if composite is not None or _is_composite(func):
+            with self:  # reached undecomposed in inference mode only
+                return composite(*args, **kwargs) if composite is not None else func.decompose(*args, **kwargs)
+        if self.device == "cpu" and func in _CONSTANTS:
+            self.ignore(args[0])
+        self._follow(args, "tensor")  # made below any dispatch: torch.tensor(…), a user's own inputs
+        takes_over = self._block_taken_over(func, args, kwargs)
+        standin = self._standins.get(func)
+        scratch = standin.scratch(*args, **kwargs) if standin is not None else standins.NOTHING
+        op = func._schema.name.partition("::")[2]
+        rows = [self.birth(nbytes, op, "workspace") for nbytes in scratch.before]
+        run = standin.run if standin is not None and standin.run is not None else func
+        out = run(*args, **kwargs)
+        self._follow(out, op, takes_over)
+        if func in _GEMMS or (standin is not None and standin.multiplies and scratch.before):
+            self._need_workspace()
+        rows += [self.birth(nbytes, op, "workspace") for nbytes in scratch.after]
+        for row in rows:
+            self.timeline.death(row)
+        if self.device == "meta":
+            shadows.follow(run, args, kwargs, out)
+        return out
+
+    def birth(self, nbytes: int, op: str, category: str | None = None) -> int:
+        """Note a block that no tensor shows."""
+        here, module, shown = self.place.of(op)
+        return self.timeline.birth(nbytes, category or here, module, shown)
+
+    def settle(self, tensor: torch.Tensor | None, category: str, label: tuple[str, str] | None = None) -> None:
+        """A block turns out to be of this category (a gradient, an optimizer state, an adapter's weight)."""
+        block = self._blocks.get(tensor.untyped_storage()._cdata) if tensor is not None else None
+        if block is not None:
+            self.timeline.categories[block.row] = category
+            if label is not None:
+                self.timeline.labels[block.row] = label
+
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """A tensor that is no memory of the device, whatever it says: a host's constant, a weight not yet loaded."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._blocks:
+            self._blocks[storage._cdata] = None
+            weakref.finalize(storage, self._died, storage._cdata).atexit = False
+
+    def close(self) -> None:
+        """What dies from here on is no longer part of the recording."""
+        self._closed = True
+
+    def _follow(self, values: Any, op: str, takes_over: _Block | None = None) -> None:
+        """Note the new storages among an operator's results, in order."""
+        if isinstance(values, torch.Tensor):
+            self._follow_one(values, op, takes_over)
+        elif isinstance(values, tuple | list):
+            for value in values:
+                self._follow(value, op, takes_over)
+
+    def _follow_one(self, tensor: torch.Tensor, op: str, takes_over: _Block | None) -> None:
+        if tensor.device.type != self.device:
+            return
+        storage = tensor.untyped_storage()
+        key, nbytes = storage._cdata, storage.nbytes()
+        if key in self._blocks or nbytes == 0:
+            return
+        if takes_over is not None:
+            takes_over.owners += 1
+            self._blocks[key] = takes_over
+        else:
+            self._blocks[key] = _Block(self.birth(nbytes, op))
+        weakref.finalize(storage, self._died, key).atexit = False
+
+    def _died(self, key: int) -> None:
+        block = self._blocks.pop(key)
+        if block is not None:
+            block.owners -= 1
+            if block.owners == 0 and not self._closed:
+                self.timeline.death(block.row)
+
+    def _block_taken_over(self, func: Any, args: Any, kwargs: Any) -> _Block | None:
+        """The block that CUDA's autograd would add a gradient into, where meta's adds out of place.
+
+        Condition: torch/csrc/autograd/input_buffer.cpp, can_accumulate_inplace: the buffered gradient is
+        non-overlapping and dense, and nothing else holds it or its storage. A dispatch mode makes every tensor
+        "subclass-like", so that the engine never does it here.
+        """
+        if func is not aten.add.Tensor or kwargs or not in_backward() or torch.is_grad_enabled():
+            return None
+        buffered, new = args
+        if not isinstance(new, torch.Tensor) or buffered.shape != new.shape or buffered.dtype != new.dtype:
+            return None
+        if use_counts(buffered) != self._last_reference or not _is_dense(buffered):
+            return None
+        return self._blocks.get(buffered.untyped_storage()._cdata)
+
+    def _need_workspace(self) -> None:
+        """cuBLAS allocates one workspace per thread, at its first product, after the output, and keeps it.
+
+        The backward runs on a thread of its own on CUDA, on the caller's for meta.
+        Source: aten/src/ATen/cuda/CublasHandlePool.cpp, getCurrentCUDABlasHandle.
+        """
+        thread = in_backward()
+        if self.gpu is not None and thread not in self._threads_with_workspace:
+            self._threads_with_workspace.add(thread)
+            self.birth(cublas_workspace(self.gpu), "cublas workspace", "workspace")
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's elements fill its storage without gaps or overlaps, in any order of dimensions."""
+    expected = 1
+    for stride, size in sorted((st, si) for si, st in zip(tensor.shape, tensor.stride(), strict=True) if si != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
