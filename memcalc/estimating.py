@@ -23,4 +23,5 @@ def record(w: Workload) -> Timeline:
     m = Builder(w.method, c.layers, attention, targets=architecture.targets, declaring=False, use_cache=w.use_cache, checkpointing="none" if not w.checkpointing else "reentrant" if w.reentrant else "non-reentrant", inputs_require_grad=w.checkpointing and not w.method.trains("", architecture.targets))
     trained = load(m, architecture, w)
     Training(m, family, c, w, trained).run()
+    timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
     return timeline

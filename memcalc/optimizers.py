@@ -13,6 +13,7 @@ class Optimizer:
     states: tuple[str, ...]  # full-sized, per trained tensor, in order of creation
     source: str
     torch_options: Mapping[str, Any] = field(default_factory=dict)
+    takes_grad_scale: bool = False  # GradScaler hands it the scale (torch: _step_supports_amp_scaling)
     step_on_device: bool = False  # an fp32 scalar `step` per tensor, made before the states; else it is on the host
     temporaries: Literal["none", "all at once", "one by one"] = "none"  # the square root of the second moment
     born_from_gradient: bool = False  # states are made of the first gradient inside the step (and only with momentum)
@@ -32,6 +33,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         torch_class="torch.optim.AdamW",
         torch_options={"fused": True},
         states=_ADAMW,
+        takes_grad_scale=True,
         step_on_device=True,
         source="PyTorch 2.13, torch/optim/adam.py, _fused_adam",
     ),

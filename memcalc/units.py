@@ -4,7 +4,7 @@ import re
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
-_SIZE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(KiB|MiB|GiB|TiB|KB|MB|GB|TB|B)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*(KiB|MiB|GiB|TiB|KB|MB|GB|TB|B)\s*", re.IGNORECASE)
 _UNITS = {
     "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 2**40,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,

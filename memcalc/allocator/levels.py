@@ -1,10 +1,9 @@
 """Levels over time: what stands allocated in which phase, whatever the blocks' sizes were decided by."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from memcalc.allocator.settings import DEFAULT, AllocatorSettings
 from memcalc.timeline import Timeline
 
 
@@ -16,8 +15,7 @@ class Levels(NamedTuple):
     reserved_peak: int | None
 
 
-@dataclass(slots=True)
-class Replay:
+class Replay(NamedTuple):
     """What an allocator made of a timeline, in bytes."""
 
     sizes: list[int]  # the whole block given to each row, unsplit remainder included
@@ -56,12 +54,10 @@ def measure(timeline: Timeline, sizes: list[int], rounded: list[int], reserved: 
     peaks: dict[str, int] = {}
     reserved_peaks: dict[str, int] = {}
     peak, peak_at, peak_phase, level, read = 0, None, None, 0, False
-    change = _changes(sizes)
     for number, span in enumerate(spans(timeline)):
-        levels = list(accumulate(map(change, timeline.events[span.start : span.stop]), initial=level))
-        top, level = max(levels), levels[-1]
+        top, reached, level = _climb(timeline, span, sizes, level)
         if top > peak and span.phase != "history":
-            peak, peak_at, peak_phase = top, span.start + levels.index(top) - 1, span.phase
+            peak, peak_at, peak_phase = top, reached, span.phase
         if span.phase is not None:
             peaks[span.phase] = max(top, peaks.get(span.phase, 0))
             if not read:
@@ -81,24 +77,32 @@ def measure(timeline: Timeline, sizes: list[int], rounded: list[int], reserved: 
     )
 
 
-def _changes(sizes: list[int]) -> Callable[[int], int]:
-    """From an event to its change of the level: `row` finds a size, `~row` the same from the end, negative."""
-    return (sizes + [-size for size in reversed(sizes)]).__getitem__
+def _climb(timeline: Timeline, span: Span, sizes: list[int], level: int) -> tuple[int, int, int]:
+    """From `level` through a span: the highest level, the event after which it first stands, and the last level."""
+    top, highest = level, None
+    for event in timeline.events[span.start : span.stop]:
+        if event >= 0:
+            level += sizes[event]
+            if level > top:
+                top, highest = level, event
+        else:
+            level -= sizes[~event]
+    reached = span.start - 1 if highest is None else timeline.events.index(highest, span.start)
+    return top, reached, level
 
 
 def _peak(timeline: Timeline, sizes: list[int]) -> int:
-    change, peak, level = _changes(sizes), 0, 0
+    peak = level = 0
     for span in spans(timeline):
-        levels = list(accumulate(map(change, timeline.events[span.start : span.stop]), initial=level))
-        level = levels[-1]
+        top, _, level = _climb(timeline, span, sizes, level)
         if span.phase != "history":
-            peak = max(peak, max(levels))
+            peak = max(peak, top)
     return peak
 
 
-def live_levels(timeline: Timeline) -> Replay:
+def live_levels(timeline: Timeline, settings: AllocatorSettings = DEFAULT) -> Replay:
     """Levels of the rounded requests alone, without a replay: exact for `peak_live`, nothing reserved."""
-    rounded = [(n + 511) & -512 for n in timeline.nbytes]
+    rounded = settings.rounded(timeline.nbytes)
     return measure(timeline, rounded, rounded, None)
 
 

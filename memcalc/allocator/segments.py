@@ -79,8 +79,7 @@ def place(
                 else:
                     segment = _segment_size(size, settings)
                     reserved += segment
-                    if reserved > most:
-                        most = reserved
+                    most = max(most, reserved)
                     cursor += -segment if descending else segment
                     address = cursor if descending else cursor - segment
                     record_of[event] = record = [0, address, edge, edge]

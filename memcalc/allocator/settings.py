@@ -4,7 +4,7 @@ Source: PyTorch 2.13, c10/core/AllocatorConfig.h and .cpp, c10/cuda/CUDAAllocato
 """
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.units import MIB
@@ -20,8 +20,7 @@ _WITHOUT_EFFECT = {  # on pinned host memory, on graphs, on errors and on a devi
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class AllocatorSettings:
+class AllocatorSettings(NamedTuple):
     """The allocator's options, in bytes."""
 
     expandable_segments: bool = False
@@ -51,6 +50,9 @@ class AllocatorSettings:
         return -(-n // part) * part
 
 
+DEFAULT = AllocatorSettings()
+
+
 def parse_alloc_conf(text: str) -> AllocatorSettings:
     """The settings of a PYTORCH_CUDA_ALLOC_CONF (or PYTORCH_ALLOC_CONF) string, "key:value,key:[key:value,…]".
 
@@ -60,7 +62,7 @@ def parse_alloc_conf(text: str) -> AllocatorSettings:
     for variable in ("PYTORCH_CUDA_ALLOC_CONF=", "PYTORCH_ALLOC_CONF="):
         squeezed = squeezed.removeprefix(variable)
     pairs = [item.partition(":") for item in re.split(r",(?![^\[]*\])", squeezed) if item]
-    settings = AllocatorSettings()
+    settings = DEFAULT
     for key, _, value in sorted(pairs, key=lambda pair: pair[0] != "large_segment_size_mb"):  # others depend on it
         if not value:
             raise _wrong(key, "has no value: write key:value")
@@ -74,23 +76,25 @@ def _set(settings: AllocatorSettings, key: str, value: str) -> AllocatorSettings
         case "expandable_segments":
             if value not in {"True", "False"}:
                 raise _wrong(f"{key}:{value}", "is True or False")
-            return replace(settings, expandable_segments=value == "True")
+            return settings._replace(expandable_segments=value == "True")
         case "large_segment_size_mb":
             size = _mebibytes(key, value, 11)
-            return replace(settings, large_segment_size=size, max_non_split_rounding=size)
+            return settings._replace(large_segment_size=size, max_non_split_rounding=size)
         case "max_split_size_mb":
-            return replace(settings, max_split_size=_mebibytes(key, value, settings.large_segment_size // MIB))
+            return settings._replace(max_split_size=_mebibytes(key, value, settings.large_segment_size // MIB))
         case "max_non_split_rounding_mb":
-            return replace(settings, max_non_split_rounding=_mebibytes(key, value, settings.large_segment_size // MIB))
+            return settings._replace(max_non_split_rounding=_mebibytes(key, value, settings.large_segment_size // MIB))
         case "garbage_collection_threshold":
             if not re.fullmatch(r"0?\.\d{1,9}", value) or not float(value):
                 raise _wrong(f"{key}:{value}", "is a number between 0 and 1")
-            return replace(settings, garbage_collection_threshold=float(value))
+            return settings._replace(garbage_collection_threshold=float(value))
         case "roundup_power2_divisions":
-            return replace(settings, roundup_power2_divisions=_divisions(value))
+            return settings._replace(roundup_power2_divisions=_divisions(value))
         case "backend":
             if value == "cudaMallocAsync":
-                raise NotModelled("--alloc-conf backend:cudaMallocAsync is CUDA's own allocator: profile can measure it")
+                raise NotModelled(
+                    "--alloc-conf backend:cudaMallocAsync is CUDA's own allocator: profile can measure it"
+                )
             if value != "native":
                 raise _wrong(f"{key}:{value}", "is native or cudaMallocAsync")
             return settings

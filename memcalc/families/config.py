@@ -44,6 +44,7 @@ class Config:
     hidden_dropout: float
     use_cache: bool
     fields: Fields
+    sliding_window: int = 0  # keys that a query sees in every layer; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def read_llama_like(model: Model) -> Config:
             hidden_dropout=0.0,
             use_cache=fields.flag("use_cache", default=True),
             fields=fields,
+            sliding_window=_window(fields) if model_type == "mistral" else 0,
         )
     )
 
@@ -153,6 +155,11 @@ def _required(fields: Fields, hidden_key: str, layers_key: str, heads_key: str) 
         fields.integer(heads_key, "num_attention_heads", at_least=1),
         fields.integer("vocab_size", at_least=1),
     )
+
+
+def _window(fields: Fields) -> int:
+    """MistralConfig's sliding_window: 4096 where the key is absent, none where it is null."""
+    return fields.integer("sliding_window", default=0 if "sliding_window" in fields else 4096, at_least=0)
 
 
 def _dropout(fields: Fields, key: str) -> float:

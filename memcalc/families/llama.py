@@ -4,7 +4,7 @@ from memcalc.families.config import Config, read_llama_like
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add
-from memcalc.tape.prelude import Batch, Output, causal_mask, positions
+from memcalc.tape.prelude import Batch, Cache, Output, causal_mask, positions
 from memcalc.tape.tape import Array, Tensor
 
 MODULES = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
@@ -18,28 +18,30 @@ read = read_llama_like
 
 def forward(m: Builder, batch: Batch, c: Config) -> Output:
     """LlamaForCausalLM: (b, s) -> logits (b, s, vocab)."""
-    hidden = m.call("model", model, batch, c)
-    return m.causal_lm(hidden, "lm_head", c.vocab, "model.embed_tokens.weight" if c.tied else "", batch)
+    hidden, cache = m.call("model", model, batch, c)
+    return m.causal_lm(hidden, HEAD, c.vocab, "model.embed_tokens.weight" if c.tied else "", batch, cache)
 
 
-def model(m: Builder, batch: Batch, c: Config) -> Tensor:
+def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """LlamaModel: (b, s) -> (b, s, hidden)."""
     embeds = m.embedding(batch.ids, "embed_tokens", c.vocab, c.hidden)
+    cache = m.new_cache(c.sliding_window)
     places = positions(batch.ids)
-    mask = causal_mask(m.attention.implementation, embeds.dtype, batch.ids, batch.mask, places, m.use_cache)
+    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, window=c.sliding_window)
     hidden = embeds
     cos, sin = m.call("rotary_emb", blocks.rotary, hidden.dtype, places, c.head_dim)
-    hidden = m.layers("layers", layer, hidden, mask, places, cos, sin, c)
-    return m.rms_norm(hidden, "norm")
+    for decoder_layer in m.layers("layers", layer):
+        hidden = decoder_layer(hidden, mask, places, cache, cos, sin, c)
+    return m.rms_norm(hidden, "norm"), cache
 
 
 def layer(
-    m: Builder, x: Tensor, mask: Array | None, places: Array, cos: Tensor, sin: Tensor, c: Config
+    m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, cos: Tensor, sin: Tensor, c: Config
 ) -> Tensor:
     """LlamaDecoderLayer: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = m.rms_norm(x, "input_layernorm")
-    hidden = m.call("self_attn", attention, hidden, mask, cos, sin, c)
+    hidden, _weights = m.call("self_attn", attention, hidden, mask, places, cache, cos, sin, c)  # kept until the layer returns
     hidden = add(residual, hidden)
     residual = hidden
     hidden = m.rms_norm(hidden, "post_attention_layernorm")
@@ -47,11 +49,16 @@ def layer(
     return add(residual, hidden)
 
 
-def attention(m: Builder, x: Tensor, mask: Array | None, cos: Tensor, sin: Tensor, c: Config) -> Tensor:
-    """LlamaAttention: (b, s, hidden) -> (b, s, hidden)."""
+def attention(
+    m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, cos: Tensor, sin: Tensor, c: Config
+) -> tuple[Tensor, Tensor | None]:
+    """LlamaAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
     q = blocks.heads(m.linear(x, "q_proj", c.heads * c.head_dim, c.attention_bias), c.head_dim)
     k = blocks.heads(m.linear(x, "k_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
     v = blocks.heads(m.linear(x, "v_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
     q, k = blocks.apply_rotary(q, k, cos, sin)
-    out = blocks.attention(m, q, k, v, mask)
-    return m.linear(out, "o_proj", c.hidden, c.output_bias)
+    if cache is not None:
+        k, v = cache.update(k, v)
+    out, weights = blocks.attention(m, q, k, v, mask, places)
+    out = m.linear(out, "o_proj", c.hidden, c.output_bias)
+    return out, weights

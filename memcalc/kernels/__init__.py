@@ -22,7 +22,7 @@ from memcalc.kernels.flash import (
     flash_varlen_backward_scratch,
 )
 from memcalc.kernels.gpu import Gpu, Scratch
-from memcalc.kernels.quantized import gemm_4bit_scratch
+from memcalc.kernels.quantized import gemm_4bit_scratch, int8_dequant_scratch, int8_quant_scratch
 
 __all__ = [
     "Gpu",
@@ -44,6 +44,8 @@ __all__ = [
     "flash_seed_bytes",
     "flash_varlen_backward_scratch",
     "gemm_4bit_scratch",
+    "int8_dequant_scratch",
+    "int8_quant_scratch",
     "sdpa_kernel",
     "softmax_backward_scratch",
     "takes_gqa",

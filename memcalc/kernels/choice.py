@@ -5,14 +5,13 @@ lists, read at commits of 2026 shortly before and after 2.13; where they differ,
 2.13's own wheel. Unverified on a GPU.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memcalc.errors import InvalidWorkload
 from memcalc.kernels.gpu import Gpu
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
+class Attention(NamedTuple):
     """What the choice depends on; lengths and counts of one call."""
 
     dtype: str

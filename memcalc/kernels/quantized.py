@@ -21,6 +21,19 @@ def gemm_4bit_scratch(gpu: Gpu, rows: int, n: int, k: int, dtype: str, *, double
     return Scratch(before=(absmax, absmax) * double_quant + (n * k * ITEMSIZE[dtype],))
 
 
+def int8_quant_scratch(rows: int, columns: int, *, threshold: float) -> Scratch:
+    """Blocks inside int8_vectorwise_quant of fp16 (rows, columns): |x| and the mask of its outliers.
+
+    The smaller ones, a flag a column and the outliers' numbers, depend on data.
+    """
+    return Scratch(after=(rows * columns * 2, rows * columns)) if threshold > 0 else Scratch()
+
+
+def int8_dequant_scratch(rows: int, columns: int, dtype: str) -> Scratch:
+    """The block inside int8_mm_dequant: its result in fp16, where another dtype is asked for."""
+    return Scratch(before=(rows * columns * 2,)) if dtype != "fp16" else Scratch()
+
+
 def _fused_is_faster(gpu: Gpu, dtype: str, m: int, n: int, k: int) -> bool:
     """Whether `m` rows take the fused kernel instead of a dequantized weight (_gemm_4bit_use_custom_cuda).
 

@@ -1,5 +1,7 @@
 """From a built model to one on the device, in the order in which memory is asked for."""
 
+# ruff: noqa: SLF001 - Module.to and from_pretrained write there too
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +45,7 @@ def load(base: Unloaded, workload: Workload, device: str, watch: Watch) -> tuple
     else:
         _module_to(model, device)
     base.values.clear()
-    if workload.kbit_prepare != "none" and quantize.prepare(model, workload):
+    if workload.kbit_prepare != "none" and quantize.prepare(model):
         watch.empty_cache()
     if workload.checkpointing:
         enable_checkpointing(model, workload)

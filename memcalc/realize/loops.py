@@ -27,7 +27,7 @@ class Training:
         self.optimizer = make_optimizer(model, workload)
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it
-        self.vocab_size: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+        self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         self.step = self._plain_step
         if workload.loop == "trainer":
             self.step = _Trainer(self).step
@@ -118,7 +118,6 @@ class _Trainer:
         self.training = training
         self.model, self.watch, self.workload = training.model, training.watch, training.workload
         self.batches: list[Batch] = []  # all micro-batches of a step are on the device at once
-        self.inputs: Batch = {}
         self.items: torch.Tensor | None = None
         self.grad_norm: torch.Tensor | None = None
         self.step_loss: torch.Tensor | None = None
@@ -134,10 +133,10 @@ class _Trainer:
         training = self.training
         self.watch.phase("forward")
         self.batches, self.items = self._batch_samples(seq_len)
-        for micro_step, self.inputs in enumerate(self.batches):
+        for micro_step, inputs in enumerate(self.batches):
             if micro_step > 0:
                 self.watch.phase("forward")
-            self.step_loss = self._training_step(self.inputs)
+            self.step_loss = self._training_step(inputs)
             if not (torch.isnan(self.step_loss) or torch.isinf(self.step_loss)):
                 self.total_loss += self.step_loss
             self.watch.phase_end()
@@ -211,7 +210,9 @@ def infer(model: Any, workload: Workload, device: str, watch: Watch) -> None:
     watch.phase("forward")
     with torch.inference_mode():
         vocab_size = model.get_input_embeddings().weight.shape[0]
-        batch = make_batch(workload.batch, workload.seq_len, vocab_size, padded=workload.padded, labels=False, device=device)
+        batch = make_batch(
+            workload.batch, workload.seq_len, vocab_size, padded=workload.padded, labels=False, device=device
+        )
         dtype = DTYPES.get(workload.amp, torch.bfloat16)
         with torch.autocast(device, dtype=dtype, enabled=workload.amp != "none"):
             output = model(**batch)

@@ -1,5 +1,7 @@
 """bitsandbytes' 4-bit layers through their own modules, on any device, without from_pretrained."""
 
+# ruff: noqa: SLF001 - bitsandbytes has no public name for it
+
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
 
 FOUR_BIT = ("nf4", "fp4")
+_EMBEDDINGS = ("lm_head", "embed_tokens", "wte", "wpe")  # names that TRL looks for
 BYTES_PER_WEIGHT = 0.5  # as transformers' warm-up counts a 4-bit weight (quantizer_bnb_4bit.py, quantized_element_size)
 
 
@@ -62,8 +65,8 @@ def quantization_state(module: torch.nn.Module) -> list[torch.Tensor]:
     return found
 
 
-def prepare(model: Any, workload: Workload) -> bool:
-    """peft's preparation for k-bit training; whether it empties the allocator's cache (from peft 0.20 on)."""
+def prepare(model: Any) -> bool:
+    """Prepare for k-bit training as peft does; whether it empties the allocator's cache (from peft 0.20 on)."""
     import inspect
 
     from peft import prepare_model_for_kbit_training
@@ -81,6 +84,5 @@ def cast_back(model: torch.nn.Module) -> None:
         weight = getattr(module, "weight", None)
         if isinstance(module, torch.nn.LayerNorm) or "norm" in name:
             module.to(torch.float32)
-        elif any(part in name for part in ("lm_head", "embed_tokens", "wte", "wpe")):
-            if weight is not None and weight.dtype == torch.float32:
-                module.to(torch.bfloat16)
+        elif weight is not None and weight.dtype == torch.float32 and any(part in name for part in _EMBEDDINGS):
+            module.to(torch.bfloat16)

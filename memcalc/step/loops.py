@@ -10,10 +10,11 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.step.optimizer import States, clip
+from memcalc.step.scaler import Scaler
 from memcalc.tape.autocast import autocast
 from memcalc.tape.builder import Builder
 from memcalc.tape.engine import backward
-from memcalc.tape.ops.elementwise import scale
+from memcalc.tape.ops.elementwise import cast, scale
 from memcalc.tape.prelude import Batch, Output
 from memcalc.tape.tape import Array, Tensor, new, tape
 from memcalc.workload import Workload
@@ -26,6 +27,7 @@ class Training:
         self.m, self.family, self.c, self.w, self.trained = m, family, c, w, trained
         self.states = States(OPTIMIZERS[w.optimizer], [trained], w.momentum)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
+        self.scaler = Scaler() if w.amp == "fp16" else None
         self.step = Trainer(self).step if w.loop == "trainer" else self.plain_step
         self.marking = True
 
@@ -76,15 +78,32 @@ class Training:
             batch = self.batch(seq_len)
             loss = self._plain_loss(batch)
             self.phase("backward")
-            run_backward(loss)
+            self.backward(loss)
             self.phase_end()
             self.drop_output("backward")
         self.phase("optimizer")
         if self.w.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale()
             clip(self.trained)
-        self.states.step()
+        self.optimizer_step()
         self.phase_end()
         self.drop_output("step")
+
+    def optimizer_step(self) -> None:
+        if self.scaler is None:
+            self.states.step()
+        else:
+            self.scaler.step(self.states)
+            self.scaler.update()
+
+    def backward(self, loss: Tensor) -> None:
+        """(scaled) loss.backward(): Python holds the loss and the first gradient until it returns."""
+        outer, tape.category = tape.category, "logits_loss"
+        root = loss if self.scaler is None else self.scaler.scale(loss)
+        ones = new(root.shape, root.dtype, "ones_like")
+        backward([root], [ones])
+        tape.category = outer
 
     def _plain_loss(self, batch: Batch) -> Tensor:
         with autocast(self.w.amp):
@@ -109,7 +128,8 @@ class Trainer:
         self.items: Array | None = None
         self.grad_norm: Array | None = None
         self.step_loss: Array | None = None
-        self.total_loss = new((), "fp32", "zeros")
+        tape.scope = ""
+        self.total_loss = new((), "fp32", "zeros", "logits_loss")
 
     def step(self, seq_len: int) -> None:
         """One optimizer step (_run_epoch)."""
@@ -125,8 +145,10 @@ class Trainer:
             training.drop_output("backward")
         training.phase("optimizer")
         self.grad_norm = None
+        if training.scaler is not None:
+            training.scaler.unscale()
         self.grad_norm = clip(training.trained)
-        training.states.step()
+        training.optimizer_step()
         training.states.zero_grad(self.w.zero_grad)
         training.phase_end()
         training.drop_output("step")
@@ -151,16 +173,35 @@ class Trainer:
     def _compute_loss(self, inputs: Batch) -> Tensor:
         training = self.training
         counted = replace(inputs, items=self.items)
-        outputs = training.family.forward(training.m, counted, training.c)
+        outputs = self._model(counted)
         training.keep(outputs)
         assert outputs.loss is not None
         loss = scaled_in_place(outputs.loss)
         training.phase_end()
         return loss
 
+    def _model(self, inputs: Batch) -> Output:
+        """The forward under autocast, its half-precision results raised to fp32 (accelerate's ConvertOutputsToFp32)."""
+        training = self.training
+        if self.w.amp == "none":
+            return training.family.forward(training.m, inputs, training.c)
+        with autocast(self.w.amp):
+            output = training.family.forward(training.m, inputs, training.c)
+        return _in_fp32(output)
+
     def _backward(self, loss: Tensor) -> None:
+        tape.category = "logits_loss"
         loss_over_steps = scale(loss, "div")
-        run_backward(loss_over_steps)
+        self.training.backward(loss_over_steps)
+
+
+def _in_fp32(output: Output) -> Output:
+    """A half-precision output's tensors as fp32 copies; the first output lives until all are made."""
+    outer, tape.category = tape.category, "logits_loss"
+    loss = None if output.loss is None else cast(output.loss, "fp32")
+    logits = cast(output.logits, "fp32")
+    tape.category = outer
+    return Output(loss, logits, output.cache)
 
 
 def _count_labels(batch: Batch, before: Array | None) -> Array:
@@ -189,11 +230,3 @@ def scaled_in_place(loss: Tensor) -> Tensor:
         return [like(g, "mul")]
 
     return record(loss.data, (loss,), scaled)
-
-
-def run_backward(loss: Tensor) -> None:
-    """loss.backward(): Python holds the first gradient until it returns."""
-    tape.category = "logits_loss"
-    ones = new(loss.shape, loss.dtype, "ones_like")
-    backward(loss, ones)
-    tape.category = "activations"

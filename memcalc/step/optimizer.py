@@ -17,14 +17,23 @@ def leaf_of(parameter: Tensor) -> Leaf:
     return parameter.node
 
 
+def by_dtype(arrays: list[Array]) -> list[list[Array]]:
+    """Groups of one dtype each, the dtype met last first.
+
+    Source: PyTorch 2.13, ATen/native/ForeachUtils.h, _group_tensors_by_first_tensors_device_and_dtype: an
+    unordered_map, whose newest bucket libstdc++ puts in front.
+    """
+    groups: dict[str, list[Array]] = {}
+    for array in arrays:
+        groups.setdefault(array.dtype, []).append(array)
+    return list(reversed(groups.values()))
+
+
 def clip(trained: list[Tensor]) -> Array:
     """clip_grad_norm_ by the foreach kernels; the total norm is returned, and lives as long as the caller keeps it."""
-    found = gradients(trained)
-    by_dtype: dict[str, list[Array]] = {}
-    for gradient in found:
-        by_dtype.setdefault(gradient.dtype, []).append(gradient)
-    norms = [new((), dtype, "_foreach_norm", "workspace") for dtype, group in by_dtype.items() for _ in group]
-    total = _total_norm(norms, "fp32" if len(by_dtype) > 1 else next(iter(by_dtype)))
+    groups = by_dtype(gradients(trained))
+    norms = [new((), group[0].dtype, "_foreach_norm", "workspace") for group in groups for _ in group]
+    total = _total_norm(norms, "fp32" if len(groups) > 1 else groups[0][0].dtype)
     del norms
     _coefficient(total)
     return total
@@ -84,12 +93,9 @@ def _temporaries(row: Optimizer, leaves: list[Leaf]) -> None:
     A list or a tensor of the turn before dies when its name is bound anew.
     """
     if row.temporaries == "all at once":
-        by_dtype: dict[str, list[Leaf]] = {}
-        for leaf in leaves:
-            by_dtype.setdefault(leaf.array.dtype, []).append(leaf)
         roots: list[Array] = []
-        for group in by_dtype.values():
-            roots = [_root(leaf) for leaf in group]
+        for group in by_dtype([leaf.array for leaf in leaves]):
+            roots = [like(array, "sqrt", category="workspace") for array in group]
         del roots
     elif row.temporaries == "one by one":
         denominator: Array | None = None
@@ -98,11 +104,7 @@ def _temporaries(row: Optimizer, leaves: list[Leaf]) -> None:
         del denominator
 
 
-def _root(leaf: Leaf) -> Array:
-    tape.scope = leaf.scope
-    return like(leaf.array, "sqrt", category="workspace")
-
-
 def _over_bias_correction(leaf: Leaf) -> Array:
-    root = _root(leaf)
+    tape.scope = leaf.scope
+    root = like(leaf.array, "sqrt", category="workspace")
     return like(root, "div", category="workspace")

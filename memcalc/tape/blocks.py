@@ -6,7 +6,9 @@ Source: transformers 5.24.0, models/llama/modeling_llama.py unless a block says 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from memcalc.kernels import Gpu, sdpa_kernel
+from memcalc.errors import NotModelled
+from memcalc.kernels import Gpu
+from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
 from memcalc.tape.ops.elementwise import add, cast, dropout, mean, mul, neg, rsqrt, scale, shift, silu, square
 from memcalc.tape.ops.linear import bmm
@@ -92,18 +94,24 @@ def heads(x: Tensor, head_dim: int) -> Tensor:
     return transpose(view(x, (b, s, width // head_dim, head_dim)), 1, 2)
 
 
-def attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
-    """What ALL_ATTENTION_FUNCTIONS picks: q (b, heads, s, d), k and v (b, kv_heads, s, d) -> (b, s, heads * d)."""
+def attention(
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array
+) -> tuple[Tensor, Tensor | None]:
+    """What ALL_ATTENTION_FUNCTIONS picks: q (b, heads, s, d), k and v (b, kv_heads, s, d) -> (b, s, heads * d).
+
+    The second result are eager attention's weights: they live as long as the caller keeps the name.
+    """
     b, count, s, d = q.shape
+    weights = None
     if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
-        return Tensor(new((b, s, count * d), q.dtype, "attention"))
+        return Tensor(new((b, s, count * d), q.dtype, "attention")), None
     if m.attention.implementation == "eager":
-        out, _weights = eager_attention(m, q, k, v, mask)
+        out, weights = eager_attention(m, q, k, v, mask)
     elif m.attention.implementation == "sdpa":
         out = sdpa_attention(m, q, k, v, mask)
     else:
-        out = flash_attention_2(m, q, k, v, mask)
-    return reshape(out, (b, s, count * d))
+        out = flash_attention_2(q, k, v, mask, places)
+    return reshape(out, (b, s, count * d)), weights
 
 
 def repeat_kv(x: Tensor, times: int) -> Tensor:
@@ -138,18 +146,53 @@ def eager_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array |
 
 
 def sdpa_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
-    """integrations/sdpa_attention.py, sdpa_attention_forward: (b, s, heads, d)."""
+    """sdpa_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/sdpa_attention.py."""
+    run = m.attention
     times = q.shape[1] // k.shape[1]
-    if times > 1 and mask is not None:
+    if times > 1 and (mask is not None or run.pinned == "efficient"):  # that kernel takes no GQA
         k = repeat_kv(k, times)
         v = repeat_kv(v, times)
-    out = fused.sdpa(m.attention, q, k, v, mask)
+    out = scaled_dot_product_attention(m, q, k, v, mask)
     return contiguous(transpose(out, 1, 2))
 
 
-def flash_attention_2(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
-    """integrations/flash_attention.py, flash_attention_forward: (b, s, heads, d)."""
+def scaled_dot_product_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """torch.nn.functional.scaled_dot_product_attention by the kernel that CUDA takes.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
+    """
+    run = m.attention
+    q, k, v = lower(q), lower(k), lower(v)
+    kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=wants(q) or wants(k) or wants(v))
+    m.kernels_taken[kernel] = None
+    if kernel == "flash":
+        return fused.flash(q, k, v, dropout=run.dropout > 0 and m.training)
+    if kernel == "efficient":
+        return fused.efficient(run, q, k, v, mask)
+    raise NotModelled(f"estimate does not write sdpa's {kernel} kernel yet: memcalc trace runs it")
+
+
+def flash_attention_2(q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:
+    """flash_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/flash_attention.py."""
+    if mask is not None:
+        raise NotModelled("estimate does not write --attention flash over padded rows: use memcalc trace, or --no-padded")
+    if q.shape[0] == 1 and places.shape[1] > 1:
+        _look_for_packed_rows(places.shape[1])
     return fused.flash_library(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))
+
+
+def _look_for_packed_rows(s: int) -> None:
+    """Do positions start again within the one row? (modeling_flash_attention_utils.py, _is_packed_sequence)."""
+    counted, first = new((s,), "int64", "arange"), new((), "int64", "min")
+    increasing = new((s,), "int64", "add")
+    del counted, first
+    difference = new((1, s), "int64", "sub")
+    size = new((1, s), "int64", "abs")
+    del difference
+    total = new((), "int64", "sum")
+    del size
+    answer = new((), "bool", "to")
+    del total, increasing, answer
 
 
 def causal_lm_loss(logits: Tensor, labels: Array, averaged_over: Array | None) -> Tensor:

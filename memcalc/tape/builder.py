@@ -7,14 +7,14 @@ So a parameter is described in one place: where the forward uses it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.loss import embedding
 from memcalc.tape.ops.norm import layer_norm
-from memcalc.tape.prelude import Batch, Output
+from memcalc.tape.prelude import Batch, Cache, Output
 from memcalc.tape.tape import Array, Leaf, Shape, Tensor, new, tape
 
 P = ParamSpec("P")
@@ -102,8 +102,8 @@ class Builder:
     declared_adapters: dict[str, Adapter] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
+    kernels_taken: dict[str, None] = field(default_factory=dict)  # sdpa's, in order of first use
     path: str = ""
-    cache: list[tuple[Array, Array]] | None = None  # K and V of each layer, held by the model's output
 
     # ---- names -----------------------------------------------------------------------------------
     def call(self, name: str, module: Callable[Concatenate["Builder", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -134,6 +134,10 @@ class Builder:
             self.declared_adapters[full] = Adapter(part, shape)
             found = self.parameters[full] = Tensor(new(shape, "fp32", full))
         return found
+
+    def new_cache(self, window: int = 0) -> Cache | None:
+        """DynamicCache(), where the run fills one: the model's output keeps it."""
+        return Cache(window) if self.use_cache and not self.declaring else None
 
     # ---- modules ---------------------------------------------------------------------------------
     def linear(self, x: Tensor, name: str, d_out: int, bias: bool = False) -> Tensor:
@@ -174,39 +178,43 @@ class Builder:
         tape.scope = outer
         return out
 
-    def causal_lm(self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch) -> Output:
+    def causal_lm(self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch, cache: Cache | None) -> Output:
         """The head and the loss: hidden (b, s, hidden) -> logits (b, s, vocab). `tied_to` names the embedding or is empty.
 
         The hidden states are a local of the model's forward: they live until the loss is computed.
         """
         if tied_to:
             self.weights[name] = Plain(self.parameters[tied_to])
-        outer, tape.category = tape.category, "logits_loss"
         logits = self.linear(hidden, name, vocab)
-        if logits.node is not None and not isinstance(logits.node, Leaf):
-            logits.node.category = outer  # what its backward allocates is the layers' again
+        logits.data.settle("logits_loss")
+        outer, tape.category = tape.category, "logits_loss"
         loss = None if batch.labels is None else blocks.causal_lm_loss(logits, batch.labels, batch.items)
         tape.category = outer
-        return Output(loss, logits, self.cache)
+        return Output(loss, logits, cache)
 
-    def layers(self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], Tensor], hidden: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        """The repeated layers `name.0`, `name.1`, …, each checkpointed if the run says so."""
-        x = hidden
-        for index in range(1 if self.declaring else self.layer_count):
-            module = f"{self.path}.{name}.{index}"
+    def layers(self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], R]) -> list["Layer[P, R]"]:
+        """The repeated layers `name.0`, `name.1`, …, to be called one after the other; declaring needs one."""
+        path = f"{self.path}.{name}"
+        return [Layer(self, f"{path}.{index}", layer) for index in range(1 if self.declaring else self.layer_count)]
 
-            def run(x: Tensor, module: str = module) -> Tensor:
-                outer, scope = self.path, tape.scope
-                self.path = tape.scope = module
-                try:
-                    return layer(self, x, *args, **kwargs)
-                finally:
-                    self.path, tape.scope = outer, scope
 
-            if self.checkpointing == "none":
-                x = run(x)
-            elif self.checkpointing == "reentrant":
-                x = checkpoint_reentrant(run, x)
-            else:
-                x = checkpoint(run, x)
-        return x
+@dataclass(frozen=True, slots=True)
+class Layer(Generic[P, R]):
+    """One of the repeated layers; calling it checkpoints it if the run says so."""
+
+    m: Builder
+    path: str
+    module: Callable[Concatenate[Builder, Tensor, P], R]
+
+    def __call__(self, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        def run(x: Tensor) -> R:
+            m, outer, scope = self.m, self.m.path, tape.scope
+            m.path = tape.scope = self.path
+            try:
+                return self.module(m, x, *args, **kwargs)
+            finally:
+                m.path, tape.scope = outer, scope
+
+        if self.m.checkpointing == "none":
+            return run(x)
+        return (checkpoint_reentrant if self.m.checkpointing == "reentrant" else checkpoint)(run, x)

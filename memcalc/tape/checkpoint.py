@@ -4,13 +4,15 @@ Source: PyTorch 2.13, torch/utils/checkpoint.py (_checkpoint_without_reentrant_g
 """
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 from weakref import ref
 
 from memcalc.tape.autocast import autocast
 from memcalc.tape.engine import backward as run_backward
-from memcalc.tape.tape import Array, Leaf, Saved, Tensor, record, tape
+from memcalc.tape.tape import Array, Leaf, Saved, Tensor, new, node_of, tape
 
-Layer = Callable[[Tensor], Tensor]
+Layer = Callable[[Tensor], object]
+R = TypeVar("R")
 
 
 class _StopRecomputing(Exception):
@@ -82,7 +84,7 @@ class _Refill:
         return array
 
 
-def checkpoint(layer: Layer, x: Tensor) -> Tensor:
+def checkpoint(layer: Callable[[Tensor], R], x: Tensor) -> R:
     """Non-reentrant checkpointing of `layer(x)`."""
     if not tape.grad:
         return layer(x)
@@ -94,31 +96,50 @@ def checkpoint(layer: Layer, x: Tensor) -> Tensor:
         tape.frame = outer
 
 
-def checkpoint_reentrant(layer: Layer, x: Tensor) -> Tensor:
-    """Reentrant checkpointing: a forward without gradients, then in backward the whole call and an engine of its own."""
+def checkpoint_reentrant(layer: Callable[[Tensor], R], x: Tensor) -> R:
+    """Reentrant checkpointing: a forward without gradients, then in backward the whole call and an engine of its own.
+
+    A result that nobody differentiates through is given a gradient of zeros.
+    """
     if x.node is None or not tape.grad:
         return layer(x)
     kept = x.data
     amp = "none" if tape.autocast is None else tape.autocast.dtype
     tape.grad = False
     try:
-        out = layer(x).data
+        results = layer(x)
     finally:
         tape.grad = True
+    shapes = [(result.shape, result.dtype) for result in _tensors(results)]
 
-    def backward(g: Array) -> list[Array | None]:
+    def backward(*gradients: Array | None) -> list[Array | None]:
+        given = [new(*shape, "zeros") if g is None else g for g, shape in zip(gradients, shapes, strict=True)]
         leaf = Leaf(kept, "activations")
-        outer = tape.scope, tape.category
-        tape.grad = True
-        try:
-            with autocast(amp):
-                output = layer(Tensor(kept, leaf))
-        finally:
-            tape.grad = False
-            tape.scope, tape.category = outer
-        g.storage.held += 1  # the outer engine holds it too: nothing may be added into it
-        run_backward(output, g)
-        g.storage.held -= 1
+        outputs = _again(layer, Tensor(kept, leaf), amp)
+        run_backward(_tensors(outputs), given)
         return [leaf.grad]
 
-    return record(out, (x,), backward)
+    node = node_of((x,), backward, len(shapes))
+    node.attributes = layer  # ctx.run_function: its arguments (masks, positions) outlive what is saved
+    made = tuple(Tensor(result.data, node, index) for index, result in enumerate(_tensors(results)))
+    return cast(R, made if isinstance(results, tuple) else made[0])
+
+
+def _again(layer: Callable[[Tensor], R], x: Tensor, amp: str) -> R:
+    """The call once more, with gradients on."""
+    outer = tape.scope, tape.category
+    tape.grad = True
+    try:
+        with autocast(amp):
+            return layer(x)
+    finally:
+        tape.grad = False
+        tape.scope, tape.category = outer
+
+
+def _tensors(results: object) -> tuple[Tensor, ...]:
+    """A layer's results, one or several."""
+    if isinstance(results, tuple):
+        return results
+    assert isinstance(results, Tensor)
+    return (results,)

@@ -4,34 +4,38 @@ Source: PyTorch 2.13, torch/csrc/autograd/engine.cpp (evaluate_function, call_fu
 and input_buffer.cpp (accumulate).
 """
 
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
-from memcalc.tape.tape import Array, Leaf, Node, Tensor, contiguous_strides, is_dense, like, new, tape
+from memcalc.tape.tape import Array, Edge, Leaf, Node, Tensor, contiguous_strides, is_dense, like, new, tape
 
 Buffers = dict[Node | Leaf, list[Array | None]]
 
 
-def backward(root: Tensor, gradient: Array) -> None:
-    """Run the graph of `root` from `gradient`; gradients end up in its leaves. The graph's saved arrays die.
+def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+    """Run the graph of `roots` from their `gradients`, which the caller keeps: nothing is added into them.
 
-    The caller gives its gradient away: it must not keep it.
+    Gradients end up in the graph's leaves; its saved arrays die.
     """
-    assert root.node is not None
     outer = tape.in_backward, tape.grad, tape.scope, tape.category
     tape.in_backward, tape.grad = True, False
+    for gradient in gradients:
+        gradient.storage.held += 1
     try:
-        _run(root.node, root.index, [gradient])
+        _run([(root.node, root.index) for root in roots if root.node is not None], list(gradients))
     finally:
+        for gradient in gradients:
+            gradient.storage.held -= 1
         tape.in_backward, tape.grad, tape.scope, tape.category = outer
 
 
-def _run(root: Node | Leaf, index: int, gradient: list[Array | None]) -> None:
-    waiting = _dependencies(root)
+def _run(roots: list[Edge], gradients: list[Array | None]) -> None:
+    waiting = _dependencies(roots)
     buffers: Buffers = {}
-    _add(buffers, root, index, gradient)
     ties = count()  # equal numbers (leaves) run in order of arrival
-    ready: list[tuple[float, int, Node | Leaf]] = [(-root.number, next(ties), root)]
+    ready: list[tuple[float, int, Node | Leaf]] = []
+    _hand_on(roots, gradients, buffers, waiting, ready, ties)
     while ready:
         _, _, node = heappop(ready)
         tape.scope, tape.category = node.scope, node.category
@@ -40,23 +44,34 @@ def _run(root: Node | Leaf, index: int, gradient: list[Array | None]) -> None:
             continue
         outputs = _call(node, buffers)
         node.backward = None  # its saved arrays die here, before outputs are handed on
-        for position, edge in enumerate(node.edges):
-            if edge is None:
-                continue
-            following, slot = edge
-            _add(buffers, following, slot, outputs, position)
-            waiting[following] -= 1
-            if not waiting[following]:
-                if following in buffers:
-                    heappush(ready, (-following.number, next(ties), following))
+        _hand_on(node.edges, outputs, buffers, waiting, ready, ties)
 
 
-def _dependencies(root: Node | Leaf) -> dict[Node | Leaf, int]:
-    """How many edges lead to each node that the root reaches."""
-    waiting: dict[Node | Leaf, int] = {root: 0}
-    stack = [root]
+def _hand_on(
+    edges: Sequence[Edge | None],
+    outputs: list[Array | None],
+    buffers: Buffers,
+    waiting: dict[Node | Leaf, int],
+    ready: list[tuple[float, int, Node | Leaf]],
+    ties: Iterator[int],
+) -> None:
+    """Give each gradient to the node at its edge; a node that has all of its gradients becomes ready."""
+    for position, edge in enumerate(edges):
+        if edge is None:
+            continue
+        node, slot = edge
+        _add(buffers, node, slot, outputs, position)
+        waiting[node] -= 1
+        if not waiting[node] and node in buffers:
+            heappush(ready, (-node.number, next(ties), node))
+
+
+def _dependencies(roots: list[Edge]) -> dict[Node | Leaf, int]:
+    """How many edges lead to each node that the roots reach."""
+    waiting: dict[Node | Leaf, int] = {}
+    stack: list[Sequence[Edge | None]] = [roots]
     while stack:
-        for edge in stack.pop().edges:
+        for edge in stack.pop():
             if edge is None:
                 continue
             node = edge[0]
@@ -64,7 +79,7 @@ def _dependencies(root: Node | Leaf) -> dict[Node | Leaf, int]:
                 waiting[node] += 1
             else:
                 waiting[node] = 1
-                stack.append(node)
+                stack.append(node.edges)
     return waiting
 
 

@@ -4,9 +4,9 @@ Source: transformers 5.24.0, masking_utils.py (create_causal_mask, find_packed_s
 eager_mask, flash_attention_mask).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from memcalc.tape.tape import Array, Tensor, new
+from memcalc.tape.tape import Array, Tensor, new, record
 
 
 @dataclass(slots=True)
@@ -20,12 +20,40 @@ class Batch:
 
 
 @dataclass(slots=True)
+class Cache:
+    """DynamicCache: K and V of each layer, alive as long as the model's output."""
+
+    window: int = 0  # keys that a layer keeps; 0: all
+    kept: list[object] = field(default_factory=list)
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V copied behind nothing, and kept; a layer with a window has its size on the device too.
+
+        Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
+        """
+        if self.window:
+            self.kept.append(new((), "int64", "to"))
+        joined = _joined(k), _joined(v)
+        self.kept.append(joined)
+        return joined
+
+
+def _joined(x: Tensor) -> Tensor:
+    """torch.cat of an empty tensor and x."""
+
+    def backward(g: Array) -> list[Array]:
+        return [g.view(g.shape, g.strides)]
+
+    return record(new(x.shape, x.dtype, "cat"), (x,), backward)
+
+
+@dataclass(slots=True)
 class Output:
     """What the model returns: it keeps the logits and the KV cache alive."""
 
     loss: Tensor | None
     logits: Tensor
-    cache: list[tuple[Tensor, Tensor]] | None
+    cache: Cache | None
 
 
 def positions(ids: Array, past: bool = True) -> Array:
@@ -37,19 +65,25 @@ def positions(ids: Array, past: bool = True) -> Array:
     return moved.view((1, s), (s, 1))
 
 
-def causal_mask(implementation: str, dtype: str, ids: Array, mask: Array | None, places: Array | None, cached: bool) -> Array | None:
-    """create_causal_mask: None where the kernel's own causality is enough, else the mask that layers share."""
-    b, s = ids.shape
-    as_bool = new(mask.shape, "bool", "to") if mask is not None else None
-    if places is not None and mask is None and not cached:
+def causal_mask(
+    implementation: str, dtype: str, batch: Batch, places: Array | None, *, cached: bool, window: int = 0
+) -> Array | None:
+    """create_causal_mask, or create_sliding_window_causal_mask over `window` keys.
+
+    None where the kernel's own causality is enough, else the mask (b, 1, s, s) that layers share.
+    """
+    b, s = batch.ids.shape
+    as_bool = new((b, s), "bool", "to") if batch.mask is not None else None
+    if places is not None and batch.mask is None and not cached:
         _look_for_packed_sequences(b, s)
     if implementation == "flash_attention_2":
         return _flash_mask(as_bool)
-    if implementation == "sdpa" and (as_bool is None or _all(as_bool)):
+    beyond = 0 < window <= s
+    if implementation == "sdpa" and not beyond and (as_bool is None or _all()):
         return None
-    written_out = _written_out(b, s, as_bool)
+    allowed = _written_out(b, s, as_bool, window)
     if implementation == "sdpa":
-        return written_out
+        return allowed
     kept = new((), dtype, "zeros")
     masked = new((), dtype, "scalar_tensor")
     chosen = new((b, 1, s, s), dtype, "where")
@@ -71,11 +105,12 @@ def _look_for_packed_sequences(b: int, s: int) -> None:
     del first, difference, packed, last, answer
 
 
-def _all(mask: Array) -> bool:
-    """fast_all of a mask with one zero: False."""
-    total = new((), "int64", "sum")
-    answer = new((), "bool", "eq")
-    del total, answer
+def _all() -> bool:
+    """fast_all of a mask with one zero, asked once for the whole mask and once for its part over the queries."""
+    for _ in range(2):
+        total = new((), "int64", "sum")
+        answer = new((), "bool", "eq")
+        del total, answer
     return False
 
 
@@ -86,14 +121,39 @@ def _flash_mask(as_bool: Array | None) -> Array | None:
     return as_bool
 
 
-def _written_out(b: int, s: int, as_bool: Array | None) -> Array:
-    """sdpa_mask: the boolean mask (b, 1, s, s) by broadcasting index comparisons."""
+def _written_out(b: int, s: int, as_bool: Array | None, window: int) -> Array:
+    """sdpa_mask: the boolean mask (b or 1, 1, s, s) by broadcasting index comparisons, and with the padding's."""
     batch = new((b,), "int64", "arange")
     head = new((1,), "int64", "arange")
     queries = new((s,), "int64", "arange")
     queries = new((s,), "int64", "add")
     keys = new((s,), "int64", "arange")
     keys = new((s,), "int64", "add")
-    causal = new((1, 1, s, s), "bool", "le")
+    if as_bool is None:
+        allowed = _causal(s, window)
+    else:
+        allowed = new((), "bool", "new_ones")
+        causal = _causal(s, window)
+        allowed = new((1, 1, s, s), "bool", "bitwise_and")
+        del causal
+        padding = new((b, 1, 1, s), "bool", "index")
+        allowed = new((b, 1, s, s), "bool", "bitwise_and")
+        del padding
     del batch, head, queries, keys
-    return causal
+    return allowed.view((b, 1, s, s), (allowed.strides[0] if allowed.shape[0] == b else 0, 0, s, 1))
+
+
+def _causal(s: int, window: int) -> Array:
+    """causal_mask_function, and with the window's (sliding_window_causal_mask_function)."""
+    if not window:
+        return new((1, 1, s, s), "bool", "le")
+    allowed = new((), "bool", "new_ones")
+    first = new((1, 1, s, 1), "int64", "sub")
+    within = new((1, 1, s, s), "bool", "gt")
+    del first
+    allowed = new((1, 1, s, s), "bool", "bitwise_and")
+    del within
+    causal = new((1, 1, s, s), "bool", "le")
+    allowed = new((1, 1, s, s), "bool", "bitwise_and")
+    del causal
+    return allowed

@@ -135,12 +135,13 @@ Edge = tuple["Node | Leaf", int]
 class Node:
     """A recorded op: its backward closure, the edges to its inputs' nodes, the inputs' shapes and dtypes."""
 
-    __slots__ = ("backward", "category", "edges", "inputs", "number", "outputs", "scope")
+    __slots__ = ("attributes", "backward", "category", "edges", "inputs", "number", "outputs", "scope")
 
     def __init__(self, backward: Backward, edges: list[Edge | None], inputs: list[tuple[Shape, str]], outputs: int) -> None:
         tape.number += 1
         self.number: float = tape.number
         self.backward: Backward | None = backward
+        self.attributes: object = None  # what a Python function's context keeps until the graph dies
         self.edges = edges
         self.inputs = inputs
         self.outputs = outputs

@@ -1,5 +1,7 @@
 """scaled_dot_product_attention on meta, with the kernel that CUDA would choose."""
 
+# ruff: noqa: SLF001 - aten's operators have such names
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ from torch.nn.functional import pad
 
 from memcalc import kernels
 from memcalc.kernels import Gpu
-from memcalc.tracing.standins import DTYPE_NAMES
+from memcalc.tracing.attention_scratch import DTYPE_NAMES
 
 aten = torch.ops.aten
 
@@ -50,6 +52,7 @@ class Chooser:
             masked=attn_mask is not None,
             causal=is_causal,
             pinned=self.pinned,
+            dropout=dropout_p,
         )
         self.taken[kernel] = None
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from memcalc import kernels
 from memcalc.tracing import attention, autocast, flash_library, standins
 from memcalc.tracing.place import Place
 from memcalc.workload import Workload
@@ -33,7 +34,7 @@ def _patches(chooser: attention.Chooser) -> dict[str, Callable[..., Any]]:
     for module in ("torch.utils._foreach_utils", "torch.optim.optimizer"):
         patches[f"{module}._get_foreach_kernels_supported_devices"] = foreach
         patches[f"{module}._get_fused_kernels_supported_devices"] = fused
-    if chooser.pinned == "efficient":  # it takes no GQA: the loop's author repeats K and V before the call
+    if chooser.pinned and not kernels.takes_gqa(chooser.pinned):  # the loop's author repeats K and V before the call
         patches["transformers.integrations.sdpa_attention.use_gqa_in_sdpa"] = lambda *args: False
     return patches
 

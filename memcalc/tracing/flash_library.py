@@ -1,5 +1,7 @@
 """flash-attn's functions where the library is not installed, or cannot run: its blocks without its kernels."""
 
+# ruff: noqa: ARG001, ARG005 - flash-attn's signatures
+
 import contextlib
 import sys
 import types
@@ -10,7 +12,7 @@ from unittest import mock
 import torch
 
 from memcalc import kernels
-from memcalc.tracing.standins import DTYPE_NAMES
+from memcalc.tracing.attention_scratch import DTYPE_NAMES
 
 _UTILS = "transformers.modeling_flash_attention_utils"
 _CACHED = ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn", "_pad_fn", "_unpad_fn")  # by lazy_import_…

@@ -36,7 +36,7 @@ class Place:
     def know(self, model: nn.Module) -> None:
         """Learn the names of a model's modules and parameters, relative to the base model, and its head."""
         get_base = getattr(model, "get_base_model", None)
-        base = get_base() if get_base is not None else model
+        base: Any = get_base() if callable(get_base) else model
         self._prefix = next((name for name, module in model.named_modules() if module is base), "")
         for name, module in model.named_modules():
             self._names[id(module)] = self.relative(name)

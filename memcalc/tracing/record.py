@@ -1,5 +1,7 @@
 """A workload's load, history and measured step, recorded on the meta device."""
 
+# ruff: noqa: SLF001 - transformers keeps its choice there, torch which buffers are not saved
+
 import contextlib
 import importlib.metadata
 import platform
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.errors import MemcalcError, RunFailed
+from memcalc.errors import MemcalcError, NotModelled, RunFailed
 from memcalc.realize import loops, quantize
 from memcalc.realize.loading import Unloaded, build_base, load
 from memcalc.realize.model import uses_peft
@@ -85,16 +87,20 @@ def record(workload: Workload, device: str = "meta") -> Recording:
     Raises MemcalcError with one line where the model, the method or this torch cannot do it.
     """
     private_api.check()
+    if workload.attention == "flash" and workload.padded:
+        raise NotModelled(
+            "trace cannot run the flash-attn library on padded rows yet: leave out --padded, or use estimate"
+        )
     timeline, place = Timeline(), Place()
     gpu = workload.gpu if device == "meta" and workload.device == "cuda" else None
     chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
-    tracer = Tracer(timeline, place, gpu, device)
     with contextlib.ExitStack() as stack:
         if device == "meta":
             stack.enter_context(cuda_like(place, chooser, workload))
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
         base = build_base(workload, device)
+        tracer = Tracer(timeline, place, gpu, device)
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)
         with tracer:
@@ -151,12 +157,16 @@ def _counted(model: Any) -> tuple[int, int]:
 
 def _checkpoint_bytes(model: Any) -> int:
     """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model."""
+    stored = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                stored[f"{path}.{name}" if path else name] = buffer
     if uses_peft(model):
         from peft import get_peft_model_state_dict
 
-        tensors = list(get_peft_model_state_dict(model, save_embedding_layers=False).values())
-    else:
-        tensors = list(model.state_dict().values())
+        stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
+    tensors = stored.values()
     seen: dict[int, int] = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()

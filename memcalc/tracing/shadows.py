@@ -6,6 +6,8 @@ run on the shadows too. Views share memory with their base as the meta tensors d
 write through, so nothing else has to be followed.
 """
 
+# ruff: noqa: SLF001 - a shadow hangs on the tensor that it belongs to
+
 from typing import Any
 
 import torch
@@ -69,6 +71,5 @@ def _unknown(value: object) -> bool:
 
 
 def _on_cpu(values: Any) -> Any:
-    cpu = torch.device("cpu")
     values = tree_map_only(torch.Tensor, get, values)
-    return tree_map_only(torch.device, lambda device: cpu, values)
+    return tree_map_only(torch.device, lambda _: torch.device("cpu"), values)

@@ -4,6 +4,9 @@ Composites that ask "is this a CUDA tensor?" are given a kernel at AutogradMeta 
 (COMPOSITES); kernels that allocate blocks for themselves get these noted (`table`).
 """
 
+# ruff: noqa: SLF001 - aten's operators have such names
+# ruff: noqa: ARG001, ARG005 - operators' signatures
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +16,10 @@ import torch
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
+from memcalc.tracing.attention_scratch import DTYPE_NAMES, attention_scratch
 
 aten = torch.ops.aten
 
-DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 NOTHING = Scratch()
 
 
@@ -77,10 +80,11 @@ class StandIn:
     scratch: Callable[..., Scratch] = _no_scratch
     run: Callable[..., Any] | None = None
     multiplies: bool = False  # it calls cuBLAS where its scratch is not empty
+    last_output_first: bool = False  # the order in which its outputs are allocated
 
 
 def table(gpu: Gpu | None) -> dict[Any, StandIn]:
-    """Stand-ins by operator."""
+    """Stand-ins by operator; with `gpu` None only those without which meta cannot run."""
     found = {
         aten.native_dropout.default: StandIn(run=_native_dropout),
         aten.native_dropout_backward.default: StandIn(run=_native_dropout_backward),
@@ -89,12 +93,20 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
     }
     if gpu is not None:
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
-        found[aten._scaled_dot_product_flash_attention_backward.default] = StandIn(_flash_backward)
-        found[aten._scaled_dot_product_efficient_attention_backward.default] = StandIn(_efficient_backward(gpu))
-        if hasattr(torch.ops, "bitsandbytes") and hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
-            gemm_4bit = torch.ops.bitsandbytes.gemm_4bit.default
-            found[gemm_4bit] = StandIn(_gemm_4bit(gpu), multiplies=True)
+        found.update({op: StandIn(scratch) for op, scratch in attention_scratch(gpu).items()})
+        if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
+            found.update(_bitsandbytes(gpu))
     return found
+
+
+def _bitsandbytes(gpu: Gpu) -> dict[Any, StandIn]:
+    """Source: bitsandbytes 0.50.2, backends/cuda/ops.py."""
+    ops = torch.ops.bitsandbytes
+    return {
+        ops.gemm_4bit.default: StandIn(_gemm_4bit(gpu), multiplies=True),
+        ops.quantize_4bit.default: StandIn(last_output_first=True),
+        ops.quantize_blockwise.default: StandIn(last_output_first=True),
+    }
 
 
 def _native_dropout(x: torch.Tensor, p: float, train: bool | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,38 +127,6 @@ def _amp_update_scale(scale: torch.Tensor, *args: Any) -> torch.Tensor:
 
 def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype) -> Scratch:
     return kernels.softmax_backward_scratch(grad.numel() * grad.element_size())
-
-
-def _flash_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Scratch:
-    batch, heads, q_len, head_dim = q.shape
-    return kernels.flash_backward_scratch(
-        batch=batch,
-        q_len=q_len,
-        k_len=k.shape[2],
-        heads=heads,
-        kv_heads=k.shape[1],
-        head_dim=head_dim,
-        dtype=DTYPE_NAMES[q.dtype],
-    )
-
-
-def _efficient_backward(gpu: Gpu) -> Callable[..., Scratch]:
-    def scratch(
-        grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Any, *args: Any, **kwargs: Any
-    ) -> Scratch:
-        batch, heads, q_len, head_dim = q.shape
-        return kernels.efficient_backward_scratch(
-            gpu,
-            batch=batch,
-            q_len=q_len,
-            k_len=k.shape[2],
-            heads=heads,
-            head_dim=head_dim,
-            dtype=DTYPE_NAMES[q.dtype],
-            masked=bias is not None,
-        )
-
-    return scratch
 
 
 def _gemm_4bit(gpu: Gpu) -> Callable[..., Scratch]:

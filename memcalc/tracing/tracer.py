@@ -1,5 +1,7 @@
 """The recorder: a dispatch mode that notes the birth and death of every storage."""
 
+# ruff: noqa: SLF001 - storages are known by their C++ address, operators by their schema
+
 import weakref
 from functools import cache
 from typing import Any
@@ -69,14 +71,14 @@ class Tracer(TorchDispatchMode):
         rows = [self.birth(nbytes, op, "workspace") for nbytes in scratch.before]
         run = standin.run if standin is not None and standin.run is not None else func
         out = run(*args, **kwargs)
-        self._follow(out, op, takes_over)
+        self._follow(out[::-1] if standin is not None and standin.last_output_first else out, op, takes_over)
         if func in _GEMMS or (standin is not None and standin.multiplies and scratch.before):
             self._need_workspace()
         rows += [self.birth(nbytes, op, "workspace") for nbytes in scratch.after]
         for row in rows:
             self.timeline.death(row)
-        if self.device == "meta":
-            shadows.follow(run, args, kwargs, out)
+        if run is func and self.device == "meta":
+            shadows.follow(func, args, kwargs, out)
         return out
 
     def birth(self, nbytes: int, op: str, category: str | None = None) -> int:
@@ -149,7 +151,7 @@ class Tracer(TorchDispatchMode):
         return self._blocks.get(buffered.untyped_storage()._cdata)
 
     def _need_workspace(self) -> None:
-        """cuBLAS allocates one workspace per thread, at its first product, after the output, and keeps it.
+        """One workspace per thread: cuBLAS allocates it at the first product, after the output, and keeps it.
 
         The backward runs on a thread of its own on CUDA, on the caller's for meta.
         Source: aten/src/ATen/cuda/CublasHandlePool.cpp, getCurrentCUDABlasHandle.

@@ -136,8 +136,6 @@ def test_bad_values_are_refused_by_name(arguments: tuple[str, ...], words: tuple
         '{"model_type": 5}',
         '{"model_type": "llama"}',
         '{"model_type": "llama", "model_type": "qwen2"}',
-        '{"model_type": "no-such-model"}',
-        '{"model_type": "../../llama"}',
         *(json.dumps(TINY | changed) for changed in HOSTILE),
         json.dumps(TINY).replace("64", ENORMOUS),
         json.dumps(TINY).replace("64", "1e999"),
@@ -152,6 +150,14 @@ def test_a_hostile_config_is_refused_with_its_place(text: str, tmp_path: Path) -
     assert result.code == 2
     assert str(tmp_path) in line
     assert len(line) < 400
+
+
+@pytest.mark.parametrize("model_type", ["no-such-model", "../../llama", "__init__", "config", ""])
+def test_a_model_type_without_a_family_is_not_modelled(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {"model_type": model_type}))
+    result = run("estimate", "--model", str(tmp_path))
+    assert result.code == 3
+    assert repr(model_type) in refusal(result)
 
 
 def test_what_is_no_file_of_text_is_never_read(tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
 """Fused attention kernels: q, k, v (b, heads, s, d) -> (b, heads, s, d).
 
-What each keeps for backward and allocates inside is in kernels.py, for both tiers.
-Source of the saved tensors: PyTorch 2.13, tools/autograd/derivatives.yaml, _scaled_dot_product_*_attention.
+What each keeps for backward and allocates inside is in kernels/, for both tiers.
+Source of the saved tensors: PyTorch 2.13, tools/autograd/derivatives.yaml, _scaled_dot_product_*_attention; of
+what happens around the kernels: aten/src/ATen/native/transformers/attention.cpp, scaled_dot_product_attention.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
-from memcalc.tape.autocast import lower
-from memcalc.tape.tape import Array, Storage, Tensor, contiguous_strides, like, new, record, save, scratch, wants
+from memcalc.tape.ops.views import narrow, pad_last
+from memcalc.tape.tape import Array, Saved, Shape, Storage, Tensor, like, new, record, save, scratch, wants
 
 
 class Chooser(Protocol):
@@ -26,55 +27,147 @@ class Chooser(Protocol):
     def training(self) -> bool: ...
 
 
-def sdpa(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
-    """torch.nn.functional.scaled_dot_product_attention, by the kernel that CUDA would take."""
-    q, k, v = lower(q), lower(k), lower(v)
-    kernel = kernels.sdpa_kernel(
+def kernel_for(run: Chooser, q: Tensor, k: Tensor, *, masked: bool, training: bool) -> str:
+    """The kernel that CUDA would take: flash, efficient, cudnn or math."""
+    return kernels.sdpa_kernel(
         run.gpu,
         dtype=q.dtype,
-        training=wants(q) or wants(k) or wants(v),
+        training=training,
         q_len=q.shape[2],
         k_len=k.shape[2],
         head_dim=q.shape[3],
         heads=q.shape[1],
         kv_heads=k.shape[1],
-        masked=mask is not None,
-        causal=mask is None and q.shape[2] > 1,
+        masked=masked,
+        causal=not masked and q.shape[2] > 1,
         pinned=run.pinned,
     )
-    dropout = run.training and run.dropout > 0
-    if kernel == "flash":
-        return flash(q, k, v, dropout=dropout)
-    raise NotImplementedError(kernel)
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, *, dropout: bool) -> Tensor:
     """PyTorch's own flash kernel; k and v may have fewer heads.
 
+    A head dimension that is no multiple of 8 is padded before and sliced after.
     Allocates: out in q's layout, logsumexp fp32 (b, heads, s), two seeds.
     Saves: q, k, v, out, logsumexp, seeds. Backward allocates: the gradients, each in its input's layout.
     """
+    d = q.shape[3]
+    width = kernels.flash_padded_head_dim(d)
+    if width == d:
+        return _flash(q, k, v, dropout=dropout)
+    padded = [pad_last(x, width) for x in (q, k, v)]
+    return narrow(_flash(*padded, dropout=dropout), 3, d)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, *, dropout: bool) -> Tensor:
     b, heads, s, d = q.shape
-    inputs = [q, k, v]
-    kept = [save(x.data) for x in inputs] if any(wants(x) for x in inputs) else []
-    out = like(q.data, "flash")
-    lse = new(kernels.flash_lse_shape(b, heads, s), "fp32", "flash")
-    seeds = [Array(Storage(n, "flash"), (n,), (1,), "uint8") for n in kernels.flash_seed_bytes(dropout=dropout)]
-    if kept:
-        kept += [save(x) for x in (out, lse, *seeds)]
+    inputs = (q, k, v)
+    kept = _save_inputs(inputs)
+    out = like(q.data, "flash_attention")
+    lse = new(kernels.flash_lse_shape(b, heads, s), "fp32", "flash_attention")
+    seeds = [_raw(nbytes, "flash_attention") for nbytes in kernels.flash_seed_bytes(dropout=dropout)]
+    _save_results(kept, [out, lse, *seeds])
     inner = kernels.flash_backward_scratch(
         batch=b, q_len=s, k_len=k.shape[2], heads=heads, kv_heads=k.shape[1], head_dim=d, dtype=q.dtype
     )
-    return _record(out, inputs, kept, inner, "flash")
+    return _record(out, inputs, kept, inner, "flash_attention_backward", like)
 
 
-def _record(out: Array, inputs: Sequence[Tensor], kept: list[object], inner: Scratch, op: str) -> Tensor:
-    def backward(g: Array) -> list[Array | None]:
+def efficient(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """The memory-efficient kernel; a boolean mask becomes an additive one first, in every layer.
+
+    Allocates: out laid out as (b, s, heads, d), logsumexp fp32 of 32-aligned length, two seeds.
+    Saves: q, k, v, the additive mask, out, logsumexp, seeds. Backward allocates: gradients as (b, s, heads, d).
+    """
+    b, heads, s, d = q.shape
+    inputs = (q, k, v)
+    bias = None if mask is None else _aligned(additive_mask(mask, q.dtype))
+    kept = _save_inputs(inputs)
+    if kept and bias is not None:
+        kept.append(save(bias))
+    out = _by_position(q.shape, q.dtype, "efficient_attention")
+    lse_shape = kernels.efficient_lse_shape(b, heads, s, training=bool(kept))
+    results = [out] + ([new(lse_shape, "fp32", "efficient_attention")] if lse_shape[-1] else [])
+    results += [_raw(nbytes, "efficient_attention") for nbytes in kernels.efficient_seed_bytes()]
+    _save_results(kept, results)
+    inner = kernels.efficient_backward_scratch(
+        run.gpu, batch=b, q_len=s, k_len=k.shape[2], heads=heads, head_dim=d, dtype=q.dtype, masked=mask is not None
+    )
+    del bias, results
+    return _record(out, inputs, kept, inner, "efficient_attention_backward", _by_position_like)
+
+
+def flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The flash-attn library on q, k, v (b, s, heads, d), k and v with fewer heads at will.
+
+    Allocates: out like q, logsumexp fp32 (b, heads, s), rng_state int64 (2).
+    Saves: q, k, v, out, logsumexp, rng_state. Backward allocates: the gradients, then its scratch.
+    Source: flash-attn 2, flash_attn_interface.py, FlashAttnFunc; csrc/flash_attn/flash_api.cpp.
+    """
+    b, s, heads, d = q.shape
+    inputs = (q, k, v)
+    kept = _save_inputs(inputs)
+    out = like(q.data, "flash_attn")
+    lse, seed = new((b, heads, s), "fp32", "flash_attn"), new((2,), "int64", "flash_attn")
+    _save_results(kept, [out, lse, seed])
+    inner = kernels.flash_library_backward_scratch(
+        batch=b, q_len=s, k_len=k.shape[1], heads=heads, kv_heads=k.shape[2], head_dim=d, dtype=q.dtype
+    )
+    return _record(out, inputs, kept, inner, "flash_attn_backward", like)
+
+
+def additive_mask(mask: Array, dtype: str) -> Array:
+    """A boolean mask as one that is added to the scores (convert_boolean_attn_mask)."""
+    kept = new((), dtype, "scalar_tensor")
+    masked = new((), dtype, "scalar_tensor")
+    out = new(mask.shape, dtype, "where")
+    del kept, masked
+    return out
+
+
+def _aligned(bias: Array) -> Array:
+    """A mask whose rows do not start at multiples of 8 elements, padded and sliced (preprocess_mask)."""
+    width = bias.shape[-1]
+    if all(stride % 8 == 0 for stride in bias.strides[:-1]):
+        return bias
+    padded = new((*bias.shape[:-1], kernels.efficient_mask_width(width)), bias.dtype, "pad")
+    return padded.view(bias.shape, padded.strides)
+
+
+def _save_inputs(inputs: Sequence[Tensor]) -> list[Saved]:
+    return [save(x.data) for x in inputs] if any(wants(x) for x in inputs) else []
+
+
+def _save_results(kept: list[Saved], results: Sequence[Array]) -> None:
+    if kept:
+        kept += [save(x) for x in results]
+
+
+def _record(
+    out: Array, inputs: Sequence[Tensor], kept: list[Saved], inner: Scratch, op: str, laid_out: Callable[[Array, str], Array]
+) -> Tensor:
+    def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
-        before = scratch(inner.before, f"{op}_backward")
-        gradients = [like(x, f"{op}_backward") for x in held[:3]]
-        after = scratch(inner.after, f"{op}_backward")
+        before = scratch(inner.before, op)
+        gradients = [laid_out(x, op) for x in held[:3]]
+        after = scratch(inner.after, op)
         del held, before, after
         return gradients
 
     return record(out, inputs, backward)
+
+
+def _by_position(shape: Shape, dtype: str, op: str) -> Array:
+    """A block of shape (b, heads, s, d) that lies in memory as (b, s, heads, d)."""
+    b, heads, s, d = shape
+    block = new((b, s, heads, d), dtype, op)
+    strides = block.strides
+    return Array(block.storage, shape, (strides[0], strides[2], strides[1], strides[3]), dtype)
+
+
+def _by_position_like(x: Array, op: str) -> Array:
+    return _by_position(x.shape, x.dtype, op)
+
+
+def _raw(nbytes: int, op: str) -> Array:
+    return Array(Storage(nbytes, op), (nbytes,), (1,), "uint8")

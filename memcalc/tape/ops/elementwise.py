@@ -30,8 +30,10 @@ def mul(x: Tensor, y: Tensor) -> Tensor:
     kept_x = save(x.data) if wants(y) else None
 
     def backward(g: Array) -> list[Array | None]:
-        gy = _combine(g, kept_x.get(), "mul") if kept_x else None
-        gx = _combine(g, kept_y.get(), "mul") if kept_y else None
+        y_data = kept_y.get() if kept_y else None
+        x_data = kept_x.get() if kept_x else None
+        gy = _combine(g, x_data, "mul") if x_data else None
+        gx = _combine(g, y_data, "mul") if y_data else None
         return [gx, gy]
 
     return record(_combine(x.data, y.data, "mul"), (x, y), backward)
@@ -78,7 +80,8 @@ def square(x: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
-        power = like(kept.get(), "pow")
+        held = kept.get()
+        power = like(held, "pow")
         twice = like(power, "mul")  # one C++ expression: both live to its end
         return [_combine(g, twice, "mul")]
 
@@ -92,8 +95,9 @@ def rsqrt(x: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
+        held = kept.get()
         half = like(g, "mul")
-        return [_combine(half, like(kept.get(), "pow"), "mul")]
+        return [_combine(half, like(held, "pow"), "mul")]
 
     return record(out, (x,), backward)
 
@@ -104,7 +108,8 @@ def silu(x: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
-        return [_combine(g, kept.get(), "silu_backward")]
+        held = kept.get()
+        return [_combine(g, held, "silu_backward")]
 
     return record(like(x.data, "silu"), (x,), backward)
 
@@ -131,7 +136,8 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     kept = save(like(x.data, "native_dropout", "bool"))
 
     def backward(g: Array) -> list[Array]:
-        return [_combine(g, kept.get(), "native_dropout_backward", g.dtype)]
+        held = kept.get()
+        return [_combine(g, held, "native_dropout_backward", g.dtype)]
 
     return record(out, (x,), backward)
 

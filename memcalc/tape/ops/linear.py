@@ -7,7 +7,7 @@ from math import prod
 
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops.views import reshape_array, unsafe_view
-from memcalc.tape.tape import Array, Tensor, gemm, new, record, save, wants
+from memcalc.tape.tape import Array, Saved, Tensor, gemm, new, record, save, wants
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -51,11 +51,10 @@ def _mm(x: Tensor, w: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array | None]:
         flat_g = reshape_array(g, (rows, d_out))
-        gw = gx = None
-        if kept_x:
-            gw = _product(weight_shape, flat_g, kept_x.get()).view(weight_shape, (d_in, 1))
-        if kept_w:
-            gx = reshape_array(_product((rows, d_in), flat_g, kept_w.get()), shape)
+        held = _unpacked(kept_w, kept_x)
+        gw = _product(weight_shape, g.dtype).view(weight_shape, (d_in, 1)) if kept_x else None
+        gx = reshape_array(_product((rows, d_in), g.dtype), shape) if kept_w else None
+        del held, flat_g
         return [gx, gw]
 
     return record(out, (x, w), backward)
@@ -70,8 +69,10 @@ def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     shape, weight_shape = x.shape, w.shape
 
     def backward(g: Array) -> list[Array | None]:
-        gx = _product(shape, g, kept_w.get()) if kept_w else None
-        gw = _product(weight_shape, g, kept_x.get()).view(weight_shape, (weight_shape[1], 1)) if kept_x else None
+        held = _unpacked(kept_w, kept_x)
+        gx = _product(shape, g.dtype) if kept_w else None
+        gw = _product(weight_shape, g.dtype).view(weight_shape, (weight_shape[1], 1)) if kept_x else None
+        del held
         return [gx, gw, g]
 
     return record(out, (x, w, bias), backward)
@@ -91,8 +92,10 @@ def bmm(x: Tensor, y: Tensor) -> Tensor:
     gemm()
 
     def backward(g: Array) -> list[Array | None]:
-        gy = _product((n, q, r), g, kept_x.get()) if kept_x else None
-        gx = _product((n, p, q), g, kept_y.get()) if kept_y else None
+        held = _unpacked(kept_y, kept_x)
+        gy = _product((n, q, r), g.dtype) if kept_x else None
+        gx = _product((n, p, q), g.dtype) if kept_y else None
+        del held
         return [gx, gy]
 
     return record(out, (x, y), backward)
@@ -103,8 +106,7 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Backward allocates: x's gradient and its scaling by alpha, then y's.
     """
-    x, y = lower(x), lower(y)
-    base = lower(base)
+    base, x, y = lower(base), lower(x), lower(y)
     kept_y = save(y.data) if wants(x) else None
     kept_x = save(x.data) if wants(y) else None
     n, p, q = x.shape
@@ -113,16 +115,23 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
     gemm()
 
     def backward(g: Array) -> list[Array | None]:
-        gx = _scaled(_product((n, p, q), g, kept_y.get())) if kept_y else None
-        gy = _scaled(_product((n, q, r), g, kept_x.get())) if kept_x else None
+        held = _unpacked(kept_y, kept_x)
+        gx = _scaled(_product((n, p, q), g.dtype)) if kept_y else None
+        gy = _scaled(_product((n, q, r), g.dtype)) if kept_x else None
+        del held
         return [gx, gy, g]
 
     return record(out, (x, y, base), backward)
 
 
-def _product(shape: tuple[int, ...], left: Array, right: Array) -> Array:
-    """A gradient by one GEMM; both factors stay alive in the caller."""
-    out = new(shape, left.dtype, "mm")
+def _unpacked(*saved: Saved | None) -> list[Array]:
+    """A node unpacks all that it saved before it computes, and holds it until it returns."""
+    return [one.get() for one in saved if one is not None]
+
+
+def _product(shape: tuple[int, ...], dtype: str) -> Array:
+    """A gradient by one GEMM."""
+    out = new(shape, dtype, "mm")
     gemm()
     return out
 

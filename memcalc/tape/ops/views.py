@@ -106,6 +106,19 @@ def select(x: Tensor, dim: int) -> Tensor:
     return record(out, (x,), backward)
 
 
+def pad_last(x: Tensor, width: int) -> Tensor:
+    """Zeros behind the last dim up to `width`. Allocates: a contiguous copy. Backward allocates: the slice, copied.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/PadNd.cpp, constant_pad_nd.
+    """
+    before = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [new(before, g.dtype, "pad_backward")]
+
+    return record(new((*before[:-1], width), x.dtype, "pad"), (x,), backward)
+
+
 def cat(left: Tensor, right: Tensor, dim: int) -> Tensor:
     """Two tensors one after the other along a dim. Allocates: the output, contiguous. Backward: two views."""
     shapes = left.shape, right.shape

@@ -1,0 +1,10 @@
+"""Mistral: Llama with a window over the keys. Source: transformers 5.24.0, models/mistral/modeling_mistral.py."""
+
+from memcalc.families import llama
+from memcalc.families.config import read_llama_like
+
+MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama.LAYERS, llama.HEAD
+ATTENTIONS = llama.ATTENTIONS
+
+read = read_llama_like
+forward = llama.forward  # the window is read from the config, and acts in the mask alone

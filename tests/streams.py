@@ -1,0 +1,178 @@
+"""Whether estimate's stream of births and deaths is trace's, block by block, over the case space.
+
+    python -m tests.streams --random 100 --out reports/streams.md     every pair of values, and random cases
+    python -m tests.streams --only "qwen2 lora ckpt fp16"             one case, with the births around its difference
+"""
+
+import random
+import re
+import secrets
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from memcalc.comparing import Difference, first_difference
+from memcalc.errors import InvalidWorkload, MemcalcError
+from memcalc.workload import Workload
+from tests import cases
+from tests.cases import DIMENSIONS, Case
+from tests.covering import Cover
+from tests.producers import Levels, Produced, estimated, levels, traced
+
+Verdict = Literal["identical", "differs", "not run"]
+NAMES = ("estimate", "trace")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case, run by both tiers."""
+
+    case: Case
+    verdict: Verdict
+    why: str = ""  # the first difference, or what the tiers said instead of a stream
+    context: str = ""  # the births around it
+    besides: tuple[str, ...] = ()  # what else is not equal, though no stream: levels, categories, counts
+    births: int = 0
+    levels: tuple[Levels, ...] = ()  # estimate's and trace's
+
+
+@dataclass
+class Run:
+    """All that a call of the command compared."""
+
+    seed: int
+    covered: list[Result] = field(default_factory=list)
+    drawn: list[Result] = field(default_factory=list)
+    cover: Cover | None = None
+    refused: int = 0  # random cases that were no workload
+
+    def results(self) -> list[Result]:
+        """Every case, run or not, each once."""
+        return list({result.case: result for result in (*self.covered, *self.drawn)}.values())
+
+
+def compare(case: Case) -> Result:
+    """One case under both tiers. A case that trace refuses is not run, unless estimate has nothing to say either."""
+    workload = cases.workload(case)
+    mine, theirs = _attempt(0, workload), _attempt(1, workload)
+    if isinstance(theirs, str):
+        return Result(case, "not run", theirs if mine != theirs else f"{theirs} (estimate says the same)")
+    if isinstance(mine, str):
+        return Result(case, "differs", mine)
+    difference = first_difference(mine.timeline, theirs.timeline, NAMES)
+    both = (levels(mine.timeline, workload), levels(theirs.timeline, workload))
+    return Result(
+        case,
+        "identical" if difference is None else "differs",
+        "" if difference is None else difference.summary,
+        "" if difference is None else _context(difference),
+        tuple(_besides(mine, theirs, *both)),
+        len(theirs.timeline.nbytes),
+        both,
+    )
+
+
+def _attempt(tier: int, workload: Workload) -> Produced | str:
+    """What the tier makes of the workload, or what it says instead: a refusal, or a crash and where."""
+    try:
+        return (estimated, traced)[tier](workload)
+    except MemcalcError as error:
+        return f"{NAMES[tier]} refuses: {error}"
+    except Exception as error:  # noqa: BLE001 - a crash is a result of the comparison, and is reported as one
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{NAMES[tier]} crashes: {type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def _context(difference: Difference) -> str:
+    return "\n".join(difference.context)
+
+
+def _besides(mine: Produced, theirs: Produced, my_levels: Levels, their_levels: Levels) -> Iterator[str]:
+    """What is said differently beside the streams."""
+    for what in ("total_params", "trainable_params", "checkpoint_bytes", "attention_kernel"):
+        if getattr(mine, what) not in {None, getattr(theirs, what)}:
+            yield f"{what}: {getattr(mine, what)}, trace {getattr(theirs, what)}"
+    for phase in my_levels.phases.keys() | their_levels.phases.keys():
+        if my_levels.phases.get(phase) != their_levels.phases.get(phase):
+            yield f"levels of {phase}: {my_levels.phases.get(phase)}, trace {their_levels.phases.get(phase)}"
+    for category, nbytes in their_levels.at_peak.items():
+        if my_levels.at_peak[category] != nbytes:
+            yield f"{category} at the peak: {my_levels.at_peak[category]:,} B, trace {nbytes:,} B"
+
+
+def run(seed: int, random_cases: int) -> Iterator[Run]:
+    """The pairwise cover, then random cases of `seed`; the state after each case."""
+    cover = Cover([list(dimension.values) for dimension in DIMENSIONS], cases.possible)
+    state = Run(seed, cover=cover)
+    while (case := cover.draw()) is not None:
+        result = compare(case)
+        state.covered.append(result)
+        if result.verdict == "not run":
+            cover.refused()
+        else:
+            cover.ran(case)
+        yield state
+    source = random.Random(seed)
+    while sum(result.verdict != "not run" for result in state.drawn) < random_cases:
+        case = tuple(source.choice(list(dimension.values)) for dimension in DIMENSIONS)
+        if cases.possible(case):
+            state.drawn.append(compare(case))
+            yield state
+        else:
+            state.refused += 1
+
+
+def cause(result: Result) -> str:
+    """The difference without its numbers, so that cases of one cause fall together."""
+    return re.sub(r"\d[\d,.]*( (GiB|MiB|KiB|B)\b)?", "n", result.why)
+
+
+@click.command()
+@click.option("--random", "random_cases", default=100, help="Random cases to run after the pairwise cover.")
+@click.option("--seed", type=int, help="Of the random cases; a fresh one by default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the tables to this Markdown file.")
+@click.option("--only", help='One case by its labels, such as "qwen2 lora ckpt": its difference in full.')
+def main(random_cases: int, seed: int | None, out: Path | None, only: str | None) -> None:
+    """Hold estimate's stream against trace's."""
+    warnings.simplefilter("ignore")
+    if only is not None:
+        sys.exit(_one(only))
+    state = Run(secrets.randbelow(10**6) if seed is None else seed)
+    for state in run(state.seed, random_cases):
+        _progress(state)
+    from tests.streams_page import page, summary
+
+    click.echo("\n" + summary(state))
+    if out is not None:
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(page(state), encoding="utf-8")
+    sys.exit(any(result.verdict == "differs" for result in state.results()))
+
+
+def _one(text: str) -> bool:
+    try:
+        result = compare(cases.named(text))
+    except (ValueError, InvalidWorkload) as error:
+        raise click.BadParameter(str(error)) from None
+    click.echo("\n".join(filter(None, (cases.name(result.case), result.verdict, result.why, result.context))))
+    click.echo("\n".join(result.besides))
+    return result.verdict == "differs"
+
+
+def _progress(state: Run) -> None:
+    """One line that overwrites itself on a terminal; nothing in a file."""
+    if sys.stderr.isatty():
+        differing = sum(result.verdict == "differs" for result in state.results())
+        left = len(state.cover.missing) if state.cover else 0
+        line = f"{len(state.covered)} of the cover ({left} pairs left), {len(state.drawn)} random, {differing} differ"
+        click.echo(f"\r{line:<76}", nl=False, err=True)
+
+
+if __name__ == "__main__":
+    main()
