@@ -1,7 +1,7 @@
 """memcalc: how much GPU memory and how many trainable parameters a fine-tuning run needs, before it runs.
 
 >>> import memcalc
->>> footprint = memcalc.estimate("llama-3.1-8b", method="qlora", batch=4, seq_len=2048)
+>>> footprint = memcalc.estimate("llama-3.1-8b", method="qlora", seq_len=2048)
 >>> footprint.fits("rtx4090")
 True
 """

@@ -1,27 +1,147 @@
 """estimate: a workload's step written over the tape, its timeline replayed, its footprint."""
 
+import threading
+import time
+from math import prod
+from typing import Literal
+
 from memcalc import families
-from memcalc.step.loading import declare, load
-from memcalc.step.loops import Training
+from memcalc.errors import InvalidWorkload, NotModelled
+from memcalc.families import Family
+from memcalc.families.config import Config
+from memcalc.footprint import Footprint
+from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
+from memcalc.recording import Recording, footprint_of
+from memcalc.step.loading import FOUR_BIT, Architecture, declare, load
+from memcalc.step.loops import Inference, Training
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
 from memcalc.tape.tape import tape
 from memcalc.timeline import Timeline
 from memcalc.workload import Workload
 
+MODELLED_VERSIONS = {"torch": "2.13.0", "transformers": "5.24.0", "peft": "0.21.2", "bitsandbytes": "0.50.2"}
 
-def record(w: Workload) -> Timeline:
+_PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
+_one_at_a_time = threading.Lock()  # there is one tape
+
+
+def estimate(w: Workload, *, top: int = 0) -> Footprint:
+    """Predict a workload's footprint in closed form.
+
+    Raises NotModelled for what only trace or profile can do, InvalidWorkload for what cannot be.
+    """
+    started = time.perf_counter()
+    recording = record(w)
+    seconds = time.perf_counter() - started
+    return footprint_of(w, recording, "estimate", top=top, seconds=seconds)
+
+
+def record(w: Workload) -> Recording:
+    """Write the workload's loading and steps over the tape."""
+    _refuse(w)
     family = families.find(w.model.config.get("model_type"))
     c = family.read(w.model)
-    implementation = {"auto": family.ATTENTIONS[0], "eager": "eager", "flash": "flash_attention_2"}.get(w.attention, "sdpa")
-    pinned = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}.get(w.attention)
-    attention = blocks.Attention(implementation, w.gpu, pinned, c.attention_dropout, w.training)
-    architecture = declare(family, c, w.method, attention)
-    timeline = Timeline()
-    tape.start(timeline, cublas_workspace(w.gpu))
-    m = Builder(w.method, c.layers, attention, targets=architecture.targets, declaring=False, use_cache=w.use_cache, checkpointing="none" if not w.checkpointing else "reentrant" if w.reentrant else "non-reentrant", inputs_require_grad=w.checkpointing and not w.method.trains("", architecture.targets))
-    trained = load(m, architecture, w)
-    Training(m, family, c, w, trained).run()
-    timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
-    return timeline
+    _check(w, c, family)
+    attention = _attention(w, c, family)
+    with _one_at_a_time:
+        architecture = declare(family, c, w.method, attention)
+        timeline = Timeline()
+        tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
+        m = _builder(w, c, attention, architecture)
+        trained = load(m, architecture, family, w)
+        run = Training(m, family, c, w, trained) if w.training else Inference(m, family, c, w)
+        run.run()
+        timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
+    _only_what_the_loop_keeps(timeline, family, w)
+    return Recording(
+        timeline=timeline,
+        total_params=_count(architecture),
+        trainable_params=sum(prod(parameter.shape) for parameter in trained),
+        checkpoint_bytes=_checkpoint_bytes(architecture, m, w),
+        attention_kernel="+".join(m.kernels_taken) or _implementation_name(attention.implementation),
+        versions=MODELLED_VERSIONS,
+    )
+
+
+def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: Architecture) -> Builder:
+    checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
+    if w.checkpointing:
+        checkpointing = "reentrant" if w.reentrant else "non-reentrant"
+    embedding = next(name for name, declared in architecture.base.items() if declared.kind == "embedding")
+    return Builder(
+        w.method,
+        c.layers,
+        attention,
+        targets=architecture.targets,
+        checkpointing=checkpointing,
+        training=w.training,
+        use_cache=w.use_cache,
+        declaring=False,
+        inputs_require_grad=w.checkpointing and not w.method.trains(embedding, architecture.targets),
+    )
+
+
+def _attention(w: Workload, c: Config, family: Family) -> blocks.Attention:
+    """transformers' implementation: its own choice, or the one asked for where the model offers it."""
+    asked = {"auto": family.ATTENTIONS[0], "eager": "eager", "flash": "flash_attention_2"}.get(w.attention, "sdpa")
+    if w.device == "cpu" and w.attention == "auto":
+        asked = "eager"
+    if asked not in family.ATTENTIONS:
+        offered = ", ".join(_implementation_name(name) for name in family.ATTENTIONS)
+        raise InvalidWorkload(f"--attention {w.attention}: {c.model_type} models offer {offered} only")
+    return blocks.Attention(asked, w.gpu, _PINNED.get(w.attention), c.attention_dropout, w.training)
+
+
+def _implementation_name(implementation: str) -> str:
+    return {"flash_attention_2": "flash"}.get(implementation, implementation)
+
+
+def _refuse(w: Workload) -> None:
+    """What the contract names and this command does not write yet; the message names another way."""
+    reasons = {
+        f"--loss {w.loss}": w.loss != "nll",
+        f"--quant {w.quant}": w.quant not in ("none", *FOUR_BIT),
+        "--checkpoint-every": w.checkpoint_every != 1,
+        "--merged": w.merged,
+    }
+    for option, refused in reasons.items():
+        if refused:
+            raise NotModelled(f"estimate does not write {option} yet: memcalc trace runs the real one")
+    if w.device == "cpu" and (w.amp != "none" or w.dtype == "fp16" or w.quant != "none" or w.attention not in ("auto", "eager")):
+        raise NotModelled("--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or quantization: use --device cuda")
+
+
+def _check(w: Workload, c: Config, family: Family) -> None:
+    """Constraints that need the model's numbers."""
+    if c.max_positions is not None and family.LEARNED_POSITIONS and w.seq_len > c.max_positions:
+        raise InvalidWorkload(f"--seq-len {w.seq_len} is longer than the {c.max_positions} positions that {c.name} has learned")
+
+
+def _count(architecture: Architecture) -> int:
+    """All parameters, tied ones once, packed ones by logical size; buffers are none."""
+    base = sum(prod(d.shape) for d in architecture.base.values() if d.kind != "buffer")
+    return base + sum(prod(adapter.shape) for adapter in architecture.adapters.values())
+
+
+def _checkpoint_bytes(architecture: Architecture, m: Builder, w: Workload) -> int:
+    """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
+    if w.method.peft_config() is None:
+        return sum(prod(d.shape) * ITEMSIZE[w.dtype] for d in architecture.base.values() if d.kind != "buffer")
+    saved = [*architecture.adapters]
+    saved += [name for name in architecture.base if w.method.trains(name, architecture.targets)]
+    return sum(prod(m.parameters[name].shape) * ITEMSIZE[m.parameters[name].dtype] for name in saved)
+
+
+def _only_what_the_loop_keeps(timeline: Timeline, family: Family, w: Workload) -> None:
+    """Guard: a layer's activations are dead after the step, unless a KV cache keeps them.
+
+    A debugger that holds frames of the running step would keep them alive, and the peak would be wrong.
+    """
+    if w.use_cache:
+        return
+    for row in timeline.alive_at(len(timeline.events)):
+        module, _ = timeline.labels[row]
+        if module.startswith(family.LAYERS) and timeline.categories[row] == "activations":
+            raise RuntimeError(f"{timeline.label(row)} outlived the step: is a debugger holding its frames?")

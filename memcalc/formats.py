@@ -45,5 +45,3 @@ class Block4Bit:
 
 
 BLOCK_4BIT = Block4Bit()
-CODE_4BIT_BYTES = 16 * 4  # the 16 values of the code, fp32
-NESTED_MAP_BYTES = 256 * 4  # the nested absmax's map, fp32

@@ -154,7 +154,7 @@ DIMENSIONS: Final = (
     Dimension("batch", {f"batch-{size}": {"batch": size} for size in (2, 1, 3)}),
     Dimension("length", {f"len-{length}": {"seq_len": length} for length in (37, 1, 8, 64, 130)}),
     Dimension("gpu", {key: {"gpu": find_gpu(key)} for key in ("a100-80gb", "t4", "h100")}),
-    Dimension("loading", {"load-to": {"load": "to"}, "load-map": {"load": "device-map"}}),
+    Dimension("loading", {"usual-load": {}, "load-map": {"load": "device-map"}}),
 )
 
 _AXES: Final = {dimension.name: axis for axis, dimension in enumerate(DIMENSIONS)}
@@ -198,9 +198,37 @@ def workload(case: Case) -> Workload:
 
 
 def possible(case: Case) -> bool:
-    """Whether a case is a workload at all."""
+    """Whether a case is a workload that trace can run, as far as that is known beforehand."""
+    if any(refused(case) for refused in UNTRACEABLE.values()):
+        return False
     try:
         workload(case)
     except InvalidWorkload:
         return False
     return True
+
+
+def _attention_of_bloom(case: Case) -> bool:
+    return label(case, "model").startswith("bloom") and label(case, "attention") not in {"auto", "eager"}
+
+
+def _flash_over_padding(case: Case) -> bool:
+    return label(case, "attention") == "flash" and label(case, "mask") == "padded"
+
+
+def _scaled_half_gradients(case: Case) -> bool:
+    trains_half = label(case, "method") == "full" or label(case, "adapter") == "adapter-as-base"
+    return label(case, "precision") == "amp-fp16-over-fp16" and trains_half
+
+
+def _flash_over_fp32(case: Case) -> bool:
+    raised = _quantized(case) and not label(case, "quantization").endswith("raw")
+    return label(case, "attention") == "sdpa-flash" and raised and "amp" not in label(case, "precision")
+
+
+UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
+    "transformers' BLOOM has eager attention only": _attention_of_bloom,
+    "trace has no flash-attn library over padded rows": _flash_over_padding,
+    "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
+    "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
+}  # refused in the run, so that a Workload cannot know

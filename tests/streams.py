@@ -4,6 +4,7 @@
     python -m tests.streams --only "qwen2 lora ckpt fp16"             one case, with the births around its difference
 """
 
+import logging
 import random
 import re
 import secrets
@@ -141,6 +142,7 @@ def cause(result: Result) -> str:
 def main(random_cases: int, seed: int | None, out: Path | None, only: str | None) -> None:
     """Hold estimate's stream against trace's."""
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     if only is not None:
         sys.exit(_one(only))
     state = Run(secrets.randbelow(10**6) if seed is None else seed)

@@ -91,6 +91,7 @@ def _besides(results: list[Result]) -> Iterator[str]:
 
 def _not_run(state: Run, results: list[Result]) -> Iterator[str]:
     yield from ("", "## Not run", "")
+    yield from (f"- Left out of the case space: {why}" for why in cases.UNTRACEABLE)
     reasons: dict[str, list[Result]] = {}
     for result in results:
         reasons.setdefault(result.why, []).append(result)

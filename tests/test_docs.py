@@ -15,7 +15,7 @@ from memcalc.cli import EXAMPLES, commands, main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-OUTPUT = re.compile(r"<!-- output: (?P<command>memcalc .*?) -->\n\n?```text\n(?P<text>.*?)```", re.DOTALL)
+OUTPUT = re.compile(r"(?P<head><!-- output: (?P<command>memcalc .*?) -->\n+```text\n).*?(?=```)", re.DOTALL)
 CI_LINE = re.compile(r"<!-- ci: (\w+) -->\n```sh\n(.*)\n```\n")
 
 
@@ -29,7 +29,7 @@ def printed(command: str) -> str:
 def test_the_output_in_readme_is_what_the_commands_print(request: pytest.FixtureRequest) -> None:
     before = README.read_text(encoding="utf-8")
     assert OUTPUT.search(before), "README shows no output"
-    after = OUTPUT.sub(lambda block: block[0].replace(block["text"], printed(block["command"])), before)
+    after = OUTPUT.sub(lambda block: block["head"] + printed(block["command"]), before)
     if request.config.getoption("--update-golden"):
         README.write_text(after, encoding="utf-8")
     assert after == README.read_text(encoding="utf-8"), "accept with pytest --update-golden"

@@ -2,7 +2,7 @@
 
 A family file defines `MODULES` and `LAYER_MODULES` (submodules in the order in which the real classes
 register them), `LAYERS` (the path of the repeated layers), `HEAD`, `ATTENTIONS` (what transformers offers
-there, its own choice first), `read(model) -> Config` and `forward(m, batch, c) -> Output`.
+there, its own choice first), `LEARNED_POSITIONS` (a longer sequence is an error), `read(model) -> Config` and `forward(m, batch, c) -> Output`.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ class Family(Protocol):
     LAYERS: str
     HEAD: str
     ATTENTIONS: tuple[str, ...]
+    LEARNED_POSITIONS: bool
     read: Callable[[Model], Config]
     forward: Callable[[Builder, Batch, Config], Output]
 

@@ -19,6 +19,7 @@ MODULES = (
 LAYER_MODULES = ("input_layernorm", "self_attention", "post_attention_layernorm", "mlp")
 LAYERS = "transformer.h"
 HEAD = "lm_head"
+LEARNED_POSITIONS = False
 ATTENTIONS = ("eager",)
 
 read = read_bloom

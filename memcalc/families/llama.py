@@ -11,6 +11,7 @@ MODULES = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb
 LAYER_MODULES = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
 LAYERS = "model.layers"
 HEAD = "lm_head"
+LEARNED_POSITIONS = False
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 read = read_llama_like

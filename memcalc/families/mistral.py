@@ -4,7 +4,7 @@ from memcalc.families import llama
 from memcalc.families.config import read_llama_like
 
 MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama.LAYERS, llama.HEAD
-ATTENTIONS = llama.ATTENTIONS
+ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
 
 read = read_llama_like
 forward = llama.forward  # the window is read from the config, and acts in the mask alone

@@ -6,7 +6,7 @@ from memcalc.families import llama
 from memcalc.families.config import Config, read_llama_like
 
 MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama.LAYERS, llama.HEAD
-ATTENTIONS = llama.ATTENTIONS
+ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
 
 forward = llama.forward
 

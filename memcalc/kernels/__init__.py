@@ -21,7 +21,7 @@ from memcalc.kernels.flash import (
     flash_seed_bytes,
     flash_varlen_backward_scratch,
 )
-from memcalc.kernels.gpu import Gpu, Scratch
+from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
 from memcalc.kernels.quantized import gemm_4bit_scratch, int8_dequant_scratch, int8_quant_scratch
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "gemm_4bit_scratch",
     "int8_dequant_scratch",
     "int8_quant_scratch",
+    "safe_softmax_scratch",
     "sdpa_kernel",
     "softmax_backward_scratch",
     "takes_gqa",
@@ -72,3 +73,12 @@ def softmax_backward_scratch(nbytes: int) -> Scratch:
     is there already. Allocated bytes of eager attention on a T4 are met to the byte with it.
     """
     return Scratch(after=(nbytes,))
+
+
+def safe_softmax_scratch(rows: int, width: int, dtype: str) -> Scratch:
+    """Blocks inside _safe_softmax: a plain softmax, -inf, where the scores are that (bool), in whole rows (bool), 0.
+
+    Source: PyTorch, aten/src/ATen/native/transformers/attention.cpp, _safe_softmax.
+    """
+    size = ITEMSIZE[dtype]
+    return Scratch(before=(rows * width * size, size, rows * width, rows, size))

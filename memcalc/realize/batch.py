@@ -2,10 +2,10 @@
 
 import torch
 
+Batch = dict[str, torch.Tensor]
 
-def make_batch(
-    batch: int, seq_len: int, vocab_size: int, *, padded: bool, labels: bool, device: str
-) -> dict[str, torch.Tensor]:
+
+def make_batch(batch: int, seq_len: int, vocab_size: int, *, padded: bool, labels: bool, device: str) -> Batch:
     """input_ids and, in training, labels, int64 (b, s); with `padded` a mask whose one zero is the last token
     of the last row, where the label is ignored.
 

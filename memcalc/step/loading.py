@@ -5,18 +5,23 @@ memcalc/realize/loading.py does the same with real tensors; its docstrings name 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TypeVar
 
 from memcalc.families import Family
 from memcalc.families.config import Config
-from memcalc.formats import HALF
+from memcalc.formats import HALF, ITEMSIZE
 from memcalc.methods.base import Method
 from memcalc.tape import blocks
 from memcalc.tape.builder import Adapter, Builder, Declared, Plain
+from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.timeline import Timeline
+from memcalc.units import GIB
 from memcalc.workload import Workload
+
+FOUR_BIT = ("nf4", "fp4")
 
 T = TypeVar("T")
 
@@ -74,14 +79,22 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
             yield from ((name, value) for name, value in declared.items() if name.startswith(f"{module}."))
 
 
-def load(m: Builder, model: Architecture, w: Workload) -> list[Tensor]:
+def load(m: Builder, model: Architecture, family: Family, w: Workload) -> list[Tensor]:
     """Phase "load". Fills the builder's parameters and weights; returns the trained ones in order of registration."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
-    for name, declared in model.base.items():
-        _place(m, name, declared, declared.dtype or w.dtype)
+    if w.load == "device-map":
+        _device_map(m, model, family, w)
+    else:
+        for name, declared in model.base.items():
+            _place(m, name, declared, declared.dtype or w.dtype)
+    if w.kbit_prepare != "none":
+        _raise_to_fp32(m, model)
+        timeline.empty_cache()
     _adapters(m, model, w)
+    if w.kbit_prepare == "trl":
+        _cast_back(m, model, family)
     tape.category = "activations"
     trained = _mark_trained(m, model, w)
     _link(m, model)
@@ -92,6 +105,78 @@ def load(m: Builder, model: Architecture, w: Workload) -> list[Tensor]:
 def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:
     tape.scope = name.rpartition(".")[0]
     m.parameters[name] = Tensor(new(declared.shape, dtype, name.rpartition(".")[2]))
+
+
+def _device_map(m: Builder, model: Architecture, family: Family, w: Workload) -> None:
+    """from_pretrained(device_map=…): a warm-up block, then weights by name, then buffers that no file holds."""
+    packed = {
+        name
+        for name, declared in model.base.items()
+        if declared.kind == "linear" and name != f"{family.HEAD}.weight" and w.quant in FOUR_BIT
+    }
+    parameters = [name for name, declared in model.base.items() if declared.kind != "buffer"]
+    _warm_up(model, parameters, packed, w)
+    first = True
+    for name in sorted(parameters, key=_natural):
+        declared = model.base[name]
+        if name in packed:
+            tape.scope = name.rpartition(".")[0]
+            d_out, d_in = declared.shape
+            codes, state = quantize((d_out, d_in), double_quant=w.double_quant, first=first, from_dtype=w.dtype)
+            m.weights[tape.scope] = Packed4Bit(d_out, d_in, w.dtype, w.double_quant, w.gpu, codes, state)
+            first = False
+        else:
+            _place(m, name, declared, w.dtype)
+    for name, declared in model.base.items():
+        if declared.kind == "buffer":
+            _place(m, name, declared, declared.dtype)
+
+
+def _warm_up(model: Architecture, parameters: list[str], packed: set[str], w: Workload) -> None:
+    """One block of the weights' size, freed at once: a segment that the weights are cut from.
+
+    Source: transformers 5.24.0, modeling_utils.py, caching_allocator_warmup, which leaves 1.2 GiB of the card.
+    """
+    nbytes = sum(
+        prod(model.base[name].shape) * (0.5 if name in packed else ITEMSIZE[w.dtype]) for name in parameters
+    )
+    nbytes = min(nbytes, w.gpu.memory_bytes - 1.2 * GIB)
+    tape.scope = ""
+    new((int(nbytes // 2),), "fp16", "warm-up")
+
+
+def _natural(name: str) -> list[tuple[int, int | str, int]]:
+    """dot_natural_key: parts of a name that are numbers sort as numbers, and numbers behind a word too."""
+    key: list[tuple[int, int | str, int]] = []
+    for part in name.split("."):
+        if part.isdigit():
+            key.append((0, int(part), 0))
+        else:
+            word = part.rstrip("0123456789")
+            key.append((1, word, int(part[len(word) :] or -1)))
+    return key
+
+
+def _raise_to_fp32(m: Builder, model: Architecture) -> None:
+    """prepare_model_for_kbit_training: every half-precision parameter that is not packed, one by one.
+
+    Source: peft 0.21.2, utils/other.py.
+    """
+    for name, declared in model.base.items():
+        old = m.parameters.get(name)
+        if old is not None and declared.kind != "buffer" and old.dtype in HALF:
+            _place(m, name, declared, "fp32")
+        del old
+
+
+def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
+    """TRL's peft_module_casting_to_bf16: the head and the embedding, where the embedding goes by one of its names."""
+    for name, declared in model.base.items():
+        module = name.rpartition(".")[0]
+        known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
+        tied_head = declared.kind == "embedding" and f"{family.HEAD}.weight" not in model.base
+        if known or tied_head:
+            _place(m, name, declared, "bf16")
 
 
 def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
@@ -114,6 +199,8 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> list[Tensor]:
     trained = []
     for name in _parameter_order(model):
         declared = model.base.get(name)
+        if name not in m.parameters:
+            continue
         if declared is not None and (declared.kind == "buffer" or not w.method.trains(name, model.targets)):
             continue
         old = m.parameters[name]
@@ -140,8 +227,14 @@ def _parameter_order(model: Architecture) -> list[str]:
 
 
 def _link(m: Builder, model: Architecture) -> None:
-    """Linear layers find their weight by the module's name."""
+    """Linear layers find their weight and bias by the module's name."""
     for name, declared in model.base.items():
-        if declared.kind == "linear":
-            module = name.removesuffix(".weight")
-            m.weights[module] = Plain(m.parameters[name], m.parameters.get(f"{module}.bias"))
+        if declared.kind != "linear":
+            continue
+        module = name.removesuffix(".weight")
+        bias = m.parameters.get(f"{module}.bias")
+        packed = m.weights.get(module)
+        if packed is None:
+            m.weights[module] = Plain(m.parameters[name], bias)
+        elif isinstance(packed, Packed4Bit):
+            packed.bias = bias

@@ -230,3 +230,21 @@ def scaled_in_place(loss: Tensor) -> Tensor:
         return [like(g, "mul")]
 
     return record(loss.data, (loss,), scaled)
+
+
+class Inference:
+    """One forward over the prompt under inference_mode, its output alive when the level is read."""
+
+    def __init__(self, m: Builder, family: Family, c: Config, w: Workload) -> None:
+        self.m, self.family, self.c, self.w = m, family, c, w
+
+    def run(self) -> None:
+        tape.timeline.phase("forward")
+        tape.category, tape.scope, tape.grad = "activations", "", False
+        shape = (self.w.batch, self.w.seq_len)
+        ids = new(shape, "int64", "input_ids")
+        batch = Batch(ids, mask=new(shape, "int64", "attention_mask") if self.w.padded else None)
+        with autocast(self.w.amp):
+            output = self.family.forward(self.m, batch, self.c)
+        tape.timeline.phase_end()
+        del output

@@ -10,10 +10,10 @@ from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
-from memcalc.tape.ops.elementwise import add, cast, dropout, mean, mul, neg, rsqrt, scale, shift, silu, square
+from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, mean, mul, neg, rsqrt, scale, shift, silu, square
 from memcalc.tape.ops.linear import bmm
-from memcalc.tape.ops.loss import log_softmax, nll_loss, softmax_fp32
-from memcalc.tape.ops.views import cat, contiguous, expand, narrow, reshape, transpose, unsafe_view, view
+from memcalc.tape.ops.loss import log_softmax, nll_loss, safe_softmax, softmax_fp32
+from memcalc.tape.ops.views import cat, clone_contiguous, contiguous, expand, narrow, reshape, transpose, unsafe_view, view
 from memcalc.tape.tape import Array, Tensor, new, wants
 
 if TYPE_CHECKING:
@@ -166,10 +166,49 @@ def scaled_dot_product_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, 
     kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=wants(q) or wants(k) or wants(v))
     m.kernels_taken[kernel] = None
     if kernel == "flash":
-        return fused.flash(q, k, v, dropout=run.dropout > 0 and m.training)
+        return fused.flash(run, q, k, v)
     if kernel == "efficient":
         return fused.efficient(run, q, k, v, mask)
-    raise NotModelled(f"estimate does not write sdpa's {kernel} kernel yet: memcalc trace runs it")
+    if kernel == "cudnn":
+        return fused.cudnn(q, k, v, mask)
+    return math_attention(m, q, k, v, mask)
+
+
+def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """_scaled_dot_product_attention_math: scores written out in fp32, K and V repeated for their queries.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
+    """
+    b, heads, s, d = q.shape
+    q_acc, k_acc, v_acc = cast(q, "fp32"), cast(k, "fp32"), cast(v, "fp32")
+    q_scaled = scale(q_acc)
+    if mask is None:
+        ones = new((s, k.shape[2]), "bool", "ones")
+        triangle = new((s, k.shape[2]), "bool", "tril")
+        del ones
+        mask = triangle
+        del triangle
+    bias = fused.additive_mask(mask, "fp32")
+    del mask
+    k_all, v_all = _interleaved(k_acc, heads), _interleaved(v_acc, heads)
+    weights = matmul(q_scaled, scale(transpose(k_all, 2, 3)))
+    weights = added_in_place(weights)
+    weights = safe_softmax(weights)
+    weights = dropout(weights, m.attention.dropout if m.training else 0.0)
+    out = cast(matmul(weights, v_all), q.dtype)
+    second_result = cast(weights, q.dtype)
+    del bias, second_result
+    return out
+
+
+def _interleaved(x: Tensor, heads: int) -> Tensor:
+    """repeat_interleave over the heads: always a copy."""
+    b, kv_heads, s, d = x.shape
+    if kv_heads == heads:
+        return x
+    times = heads // kv_heads
+    repeated = clone_contiguous(expand(view(x, (b, kv_heads, 1, s, d)), (b, kv_heads, times, s, d)))
+    return view(repeated, (b, heads, s, d))
 
 
 def flash_attention_2(q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:

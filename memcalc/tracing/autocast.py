@@ -11,8 +11,7 @@ Source: aten/src/ATen/autocast_mode.h and .cpp (cached_cast, set_opt_dtype, prio
 
 import functools
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from memcalc.tracing.place import Place
-from memcalc.tracing.private_api import AUTOCAST_KEY, below_key, fallback_to_next, include_key
+from memcalc.tracing.private_api import AUTOCAST_KEY, below_key, fallback_to_next
 
 _LISTS = {
     "lower": "AT_FORALL_LOWER_PRECISION_FP",
@@ -30,11 +29,10 @@ _LISTS = {
     "fp32_set_opt_dtype": "AT_FORALL_FP32_SET_OPT_DTYPE",
     "promote": "AT_FORALL_PROMOTE",
 }
-_DEVICES = ("cuda", "meta")
 
 
 @dataclass
-class _State:
+class State:
     """Autocast of the one thread that traces, as torch keeps it per device."""
 
     enabled: bool = False
@@ -44,7 +42,7 @@ class _State:
     place: Place | None = None
 
 
-_state = _State()
+state = State()
 
 
 def policies() -> dict[str, list[str]]:
@@ -68,16 +66,16 @@ def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if not _eligible(value) or value.dtype == dtype:
         return value
     weight = value.is_leaf and not value._is_view() and isinstance(value, nn.Parameter)
-    kept = weight and value.requires_grad and value.dtype == torch.float32 and dtype == _state.dtype
-    if kept and id(value) in _state.cache:
-        return _state.cache[id(value)][1]
-    if weight and _state.place is not None:
-        with _state.place.category("workspace"):
+    kept = weight and value.requires_grad and value.dtype == torch.float32 and dtype == state.dtype
+    if kept and id(value) in state.cache:
+        return state.cache[id(value)][1]
+    if weight and state.place is not None:
+        with state.place.category("workspace"):
             copy = value.to(dtype)
     else:
         copy = value.to(dtype)
     if kept:
-        _state.cache[id(value)] = (value, copy)
+        state.cache[id(value)] = (value, copy)
     return copy
 
 
@@ -87,7 +85,7 @@ def _tensors_to(dtype: torch.dtype, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _lower(op: Any, args: Any, kwargs: Any) -> Any:
-    args, kwargs = _tensors_to(_state.dtype, args, kwargs)
+    args, kwargs = _tensors_to(state.dtype, args, kwargs)
     return op(*args, **kwargs)
 
 
@@ -110,12 +108,12 @@ def _promote(op: Any, args: Any, kwargs: Any) -> Any:
     leaves: list[torch.Tensor] = []
     tree_map_only(torch.Tensor, leaves.append, (args, kwargs))
     wide = any(_eligible(leaf) and leaf.dtype == torch.float32 for leaf in leaves)
-    args, kwargs = _tensors_to(torch.float32 if wide else _state.dtype, args, kwargs)
+    args, kwargs = _tensors_to(torch.float32 if wide else state.dtype, args, kwargs)
     return op(*args, **kwargs)
 
 
 def _norm(op: Any, args: Any, kwargs: Any) -> Any:
-    """norm with an appended dtype (fp32_append_dtype)."""
+    """Norm with an appended dtype (fp32_append_dtype)."""
     if not _eligible(args[0]):
         return op(*args, **kwargs)
     with_dtype = torch.ops.aten.norm.ScalarOpt_dim_dtype if len(args) > 2 else torch.ops.aten.norm.ScalarOpt_dtype
@@ -126,7 +124,7 @@ _POLICIES = {"lower": _lower, "fp32": _fp32, "fp32_set_opt_dtype": _fp32_set_opt
 
 
 @functools.cache
-def _register() -> tuple[torch.library.Library, ...]:
+def register() -> tuple[torch.library.Library, ...]:
     """Put the kernels at the key, once a process: nothing dispatches there unless autocast is on."""
     library = torch.library.Library("aten", "IMPL")
     for policy, names in policies().items():
@@ -147,83 +145,3 @@ def _kernel(policy: Callable[[Any, Any, Any], Any], op: Any) -> Callable[..., An
             return policy(op, args, kwargs)
 
     return kernel
-
-
-@contextmanager
-def installed(place: Place) -> Iterator[None]:
-    """Inside a `with` block torch.autocast works for "cuda" and "meta", whatever the build of torch."""
-    _register()
-    autocast = torch.amp.autocast_mode.autocast
-    replaced = [
-        (autocast, "__init__", _init(autocast.__init__)),
-        (autocast, "__enter__", _enter(autocast.__enter__)),
-        (autocast, "__exit__", _exit(autocast.__exit__)),
-        (torch, "is_autocast_enabled", _for_our_devices(torch.is_autocast_enabled, lambda: _state.enabled)),
-        (torch, "get_autocast_dtype", _for_our_devices(torch.get_autocast_dtype, lambda: _state.dtype)),
-    ]
-    available = _for_our_devices(torch.amp.autocast_mode.is_autocast_available, lambda: True)
-    replaced += [(module, "is_autocast_available", available) for module in (torch.amp, torch.amp.autocast_mode)]
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    for owner, name, new in replaced:
-        setattr(owner, name, new)
-    _state.place = place
-    try:
-        yield
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
-        _state.place = None
-        _state.cache.clear()
-
-
-def _for_our_devices(original: Callable[..., Any], ours: Callable[[], Any]) -> Callable[..., Any]:
-    """torch's question about a device ("cuda" where none is named), answered from our state for our devices."""
-
-    def answer(device_type: str = "cuda") -> Any:
-        return ours() if device_type in _DEVICES else original(device_type)
-
-    return answer
-
-
-def _init(original: Callable[..., Any]) -> Callable[..., Any]:
-    def init(
-        self: Any,
-        device_type: str,
-        dtype: torch.dtype | None = None,
-        enabled: bool = True,
-        cache_enabled: bool | None = None,
-    ) -> None:
-        if device_type not in _DEVICES:
-            original(self, device_type, dtype, enabled, cache_enabled)
-            return
-        self.device, self.fast_dtype, self._enabled = device_type, dtype or _state.dtype, enabled
-
-    return init
-
-
-def _enter(original: Callable[..., Any]) -> Callable[..., Any]:
-    def enter(self: Any) -> Any:
-        if self.device not in _DEVICES:
-            return original(self)
-        self.before = (_state.enabled, _state.dtype)
-        self.key = include_key(AUTOCAST_KEY, self._enabled)
-        self.key.__enter__()
-        _state.enabled, _state.dtype = self._enabled, self.fast_dtype
-        _state.depth += 1
-        return self
-
-    return enter
-
-
-def _exit(original: Callable[..., Any]) -> Callable[..., Any]:
-    def leave(self: Any, *error: object) -> Any:
-        if self.device not in _DEVICES:
-            return original(self, *error)
-        _state.depth -= 1
-        if _state.depth == 0:
-            _state.cache.clear()
-        self.key.__exit__(*error)
-        _state.enabled, _state.dtype = self.before
-        return False
-
-    return leave

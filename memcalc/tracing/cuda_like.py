@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 from memcalc import kernels
-from memcalc.tracing import attention, autocast, flash_library, standins
+from memcalc.tracing import attention, autocast_switch, flash_library, standins
 from memcalc.tracing.place import Place
 from memcalc.workload import Workload
 
@@ -17,7 +17,7 @@ def cuda_like(place: Place, chooser: attention.Chooser, workload: Workload) -> I
     composites = {**standins.COMPOSITES, **attention.composites(chooser)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(standins.installed(composites))
-        stack.enter_context(autocast.installed(place))
+        stack.enter_context(autocast_switch.installed(place))
         for target, replacement in _patches(chooser).items():
             stack.enter_context(mock.patch(target, replacement))
         if workload.quant != "none":
@@ -35,13 +35,13 @@ def _patches(chooser: attention.Chooser) -> dict[str, Callable[..., Any]]:
         patches[f"{module}._get_foreach_kernels_supported_devices"] = foreach
         patches[f"{module}._get_fused_kernels_supported_devices"] = fused
     if chooser.pinned and not kernels.takes_gqa(chooser.pinned):  # the loop's author repeats K and V before the call
-        patches["transformers.integrations.sdpa_attention.use_gqa_in_sdpa"] = lambda *args: False
+        patches["transformers.integrations.sdpa_attention.use_gqa_in_sdpa"] = lambda *_: False
     return patches
 
 
 @contextlib.contextmanager
 def _fresh_quantization_maps() -> Iterator[None]:
-    """bitsandbytes keeps its 8-bit map for the process: without this only a process's first trace would make it."""
+    """No 8-bit map inside a `with` block: bitsandbytes keeps it, so that only a process's first trace would make it."""
     import bitsandbytes.functional
 
     with mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True):

@@ -59,7 +59,7 @@ def fallback_to_next(key: str) -> torch.library.Library:
     return library
 
 
-class include_key:
+class KeySwitch:
     """Dispatch to `key` for the calling thread, or not, inside a `with` block."""
 
     def __init__(self, key: str, included: bool) -> None:

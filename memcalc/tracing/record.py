@@ -1,13 +1,8 @@
 """A workload's load, history and measured step, recorded on the meta device."""
 
-# ruff: noqa: SLF001 - transformers keeps its choice there, torch which buffers are not saved
-
 import contextlib
-import importlib.metadata
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +10,14 @@ from torch import nn
 from memcalc.errors import MemcalcError, NotModelled, RunFailed
 from memcalc.realize import loops, quantize
 from memcalc.realize.loading import Unloaded, build_base, load
-from memcalc.realize.model import uses_peft
 from memcalc.timeline import Timeline
-from memcalc.tracing import attention, autocast, private_api, standins
+from memcalc.tracing import attention, describing, private_api
 from memcalc.tracing.cuda_like import cuda_like
 from memcalc.tracing.place import Place
 from memcalc.tracing.tracer import Tracer
 from memcalc.workload import Workload
 
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -106,13 +99,14 @@ def record(workload: Workload, device: str = "meta") -> Recording:
         with tracer:
             model = _run(base, workload, device, tracer)
         tracer.close()
+        total, trainable = describing.counted(model)
         return Recording(
             timeline=timeline,
-            total_params=_counted(model)[0],
-            trainable_params=_counted(model)[1],
-            checkpoint_bytes=_checkpoint_bytes(model),
-            attention_kernel=_kernel_taken(model, chooser),
-            versions=_versions(),
+            total_params=total,
+            trainable_params=trainable,
+            checkpoint_bytes=describing.checkpoint_bytes(model),
+            attention_kernel=describing.kernel_taken(model, chooser),
+            versions=describing.versions(),
         )
 
 
@@ -139,55 +133,6 @@ def _settle_loaded(model: nn.Module, tracer: Tracer, base_tensors: set[int]) -> 
     for path, module in model.named_modules():
         for tensor in quantize.quantization_state(module):
             tracer.settle(tensor, "quantization_state", (tracer.place.relative(path), "quant_state"))
-
-
-def _counted(model: Any) -> tuple[int, int]:
-    """(total, trainable) parameters as peft counts them: packed weights by logical size, tied ones once.
-
-    Source: peft 0.21, peft_model.py, get_nb_trainable_parameters.
-    """
-    total = trainable = 0
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        count = parameter.numel() if state is None else state.shape.numel()
-        total += count
-        trainable += count if parameter.requires_grad else 0
-    return total, trainable
-
-
-def _checkpoint_bytes(model: Any) -> int:
-    """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model."""
-    stored = dict(model.named_parameters(remove_duplicate=False))
-    for path, module in model.named_modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and name not in module._non_persistent_buffers_set:
-                stored[f"{path}.{name}" if path else name] = buffer
-    if uses_peft(model):
-        from peft import get_peft_model_state_dict
-
-        stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
-    tensors = stored.values()
-    seen: dict[int, int] = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        seen[storage._cdata] = tensor.numel() * tensor.element_size()
-    return sum(seen.values())
-
-
-def _kernel_taken(model: Any, chooser: attention.Chooser) -> str:
-    base = model.get_base_model() if uses_peft(model) else model
-    implementation: str = base.config._attn_implementation
-    if implementation != "sdpa":
-        return {"flash_attention_2": "flash"}.get(implementation, implementation)
-    return "+".join(chooser.taken) or "sdpa"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ Composites that ask "is this a CUDA tensor?" are given a kernel at AutogradMeta 
 """
 
 # ruff: noqa: SLF001 - aten's operators have such names
-# ruff: noqa: ARG001, ARG005 - operators' signatures
+# ruff: noqa: ARG001 - operators' signatures
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

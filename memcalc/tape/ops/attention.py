@@ -11,7 +11,7 @@ from typing import Protocol
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
 from memcalc.tape.ops.views import narrow, pad_last
-from memcalc.tape.tape import Array, Saved, Shape, Storage, Tensor, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Saved, Shape, Storage, Tensor, is_contiguous, like, new, record, save, scratch, wants
 
 
 class Chooser(Protocol):
@@ -44,7 +44,7 @@ def kernel_for(run: Chooser, q: Tensor, k: Tensor, *, masked: bool, training: bo
     )
 
 
-def flash(q: Tensor, k: Tensor, v: Tensor, *, dropout: bool) -> Tensor:
+def flash(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """PyTorch's own flash kernel; k and v may have fewer heads.
 
     A head dimension that is no multiple of 8 is padded before and sliced after.
@@ -54,22 +54,38 @@ def flash(q: Tensor, k: Tensor, v: Tensor, *, dropout: bool) -> Tensor:
     d = q.shape[3]
     width = kernels.flash_padded_head_dim(d)
     if width == d:
-        return _flash(q, k, v, dropout=dropout)
+        return _flash(run, q, k, v)
     padded = [pad_last(x, width) for x in (q, k, v)]
-    return narrow(_flash(*padded, dropout=dropout), 3, d)
+    return narrow(_flash(run, *padded), 3, d)
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, *, dropout: bool) -> Tensor:
+def _flash(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b, heads, s, d = q.shape
-    inputs = (q, k, v)
+    inputs, rate = (q, k, v), run.dropout if run.training else 0.0
     kept = _save_inputs(inputs)
     out = like(q.data, "flash_attention")
     lse = new(kernels.flash_lse_shape(b, heads, s), "fp32", "flash_attention")
-    seeds = [_raw(nbytes, "flash_attention") for nbytes in kernels.flash_seed_bytes(dropout=dropout)]
-    _save_results(kept, [out, lse, *seeds])
-    inner = kernels.flash_backward_scratch(
-        batch=b, q_len=s, k_len=k.shape[2], heads=heads, kv_heads=k.shape[1], head_dim=d, dtype=q.dtype
+    seeds = [_raw(nbytes, "flash_attention") for nbytes in kernels.flash_seed_bytes(dropout=rate > 0)]
+    parts = kernels.flash_forward_scratch(
+        run.gpu, batch=b, q_len=s, k_len=k.shape[2], heads=heads, head_dim=d, dropout=rate
     )
+    scratch(parts.after, "flash_attention")
+    _save_results(kept, [out, lse, *seeds])
+    kv_heads, k_len, dtype, out_copied = k.shape[1], k.shape[2], q.dtype, not heads_inside(out)
+
+    def inner(g: Array) -> Scratch:
+        return kernels.flash_backward_scratch(
+            batch=b,
+            q_len=s,
+            k_len=k_len,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=d,
+            dtype=dtype,
+            grad_copied=not heads_inside(g),
+            out_copied=out_copied,
+        )
+
     return _record(out, inputs, kept, inner, "flash_attention_backward", like)
 
 
@@ -80,7 +96,7 @@ def efficient(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array | None)
     Saves: q, k, v, the additive mask, out, logsumexp, seeds. Backward allocates: gradients as (b, s, heads, d).
     """
     b, heads, s, d = q.shape
-    inputs = (q, k, v)
+    inputs, masked = (q, k, v), mask is not None
     bias = None if mask is None else _aligned(additive_mask(mask, q.dtype))
     kept = _save_inputs(inputs)
     if kept and bias is not None:
@@ -89,12 +105,50 @@ def efficient(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array | None)
     lse_shape = kernels.efficient_lse_shape(b, heads, s, training=bool(kept))
     results = [out] + ([new(lse_shape, "fp32", "efficient_attention")] if lse_shape[-1] else [])
     results += [_raw(nbytes, "efficient_attention") for nbytes in kernels.efficient_seed_bytes()]
+    parts = kernels.efficient_forward_scratch(batch=b, q_len=s, heads=heads, head_dim=d, dtype=q.dtype)
+    scratch(parts.after, "efficient_attention")
     _save_results(kept, results)
-    inner = kernels.efficient_backward_scratch(
-        run.gpu, batch=b, q_len=s, k_len=k.shape[2], heads=heads, head_dim=d, dtype=q.dtype, masked=mask is not None
-    )
+    gpu, k_len, dtype = run.gpu, k.shape[2], q.dtype
+
+    def inner(g: Array) -> Scratch:
+        return kernels.efficient_backward_scratch(
+            gpu,
+            batch=b,
+            q_len=s,
+            k_len=k_len,
+            heads=heads,
+            head_dim=d,
+            dtype=dtype,
+            masked=masked,
+            grad_copied=not heads_inside(g),
+        )
+
     del bias, results
     return _record(out, inputs, kept, inner, "efficient_attention_backward", _by_position_like)
+
+
+def cudnn(q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+    """cuDNN's kernel, the first choice on compute capability 9 and 10.
+
+    Allocates: out in q's layout, logsumexp fp32 (b, heads, s, 1), two seeds. Saves: q, k, v, the additive mask,
+    out, logsumexp, seeds. Backward allocates: the gradients like their inputs, and fp32 scratch.
+    """
+    b, heads, s, d = q.shape
+    inputs = (q, k, v)
+    bias = None if mask is None else additive_mask(mask, q.dtype)
+    kept = _save_inputs(inputs)
+    if kept and bias is not None:
+        kept.append(save(bias))
+    results = [like(q.data, "cudnn_attention")]
+    if kept:
+        results.append(new(kernels.cudnn_lse_shape(b, heads, s), "fp32", "cudnn_attention"))
+    results += [_raw(nbytes, "cudnn_attention") for nbytes in kernels.cudnn_seed_bytes()]
+    _save_results(kept, results)
+
+    def inner(g: Array) -> Scratch:
+        return kernels.cudnn_backward_scratch(batch=b, q_len=s, heads=heads, head_dim=d)
+
+    return _record(results[0], inputs, kept, inner, "cudnn_attention_backward", like)
 
 
 def flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -110,10 +164,20 @@ def flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = like(q.data, "flash_attn")
     lse, seed = new((b, heads, s), "fp32", "flash_attn"), new((2,), "int64", "flash_attn")
     _save_results(kept, [out, lse, seed])
-    inner = kernels.flash_library_backward_scratch(
-        batch=b, q_len=s, k_len=k.shape[1], heads=heads, kv_heads=k.shape[2], head_dim=d, dtype=q.dtype
-    )
+    k_len, kv_heads, dtype = k.shape[1], k.shape[2], q.dtype
+
+    def inner(g: Array) -> Scratch:
+        return kernels.flash_library_backward_scratch(
+            batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=d, dtype=dtype
+        )
+
     return _record(out, inputs, kept, inner, "flash_attn_backward", like)
+
+
+def heads_inside(x: Array) -> bool:
+    """Whether (b, heads, s, d) lies in memory as (b, s, heads, d), as the kernels want it."""
+    b, heads, s, d = x.shape
+    return is_contiguous((b, s, heads, d), (x.strides[0], x.strides[2], x.strides[1], x.strides[3]))
 
 
 def additive_mask(mask: Array, dtype: str) -> Array:
@@ -144,13 +208,19 @@ def _save_results(kept: list[Saved], results: Sequence[Array]) -> None:
 
 
 def _record(
-    out: Array, inputs: Sequence[Tensor], kept: list[Saved], inner: Scratch, op: str, laid_out: Callable[[Array, str], Array]
+    out: Array,
+    inputs: Sequence[Tensor],
+    kept: list[Saved],
+    inner: Callable[[Array], Scratch],
+    op: str,
+    laid_out: Callable[[Array, str], Array],
 ) -> Tensor:
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
-        before = scratch(inner.before, op)
+        blocks = inner(g)
+        before = scratch(blocks.before, op)
         gradients = [laid_out(x, op) for x in held[:3]]
-        after = scratch(inner.after, op)
+        after = scratch(blocks.after, op)
         del held, before, after
         return gradients
 

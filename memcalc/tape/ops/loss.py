@@ -6,7 +6,7 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 from math import prod
 
 from memcalc.formats import ITEMSIZE
-from memcalc.kernels import softmax_backward_scratch
+from memcalc.kernels import safe_softmax_scratch, softmax_backward_scratch
 from memcalc.tape.autocast import upper
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
@@ -46,6 +46,30 @@ def softmax_fp32(x: Tensor) -> Tensor:
         gradient = like(result, "softmax_backward", before)
         inner = softmax_backward_scratch(nbytes_of(result))
         scratch((*inner.before, *inner.after), "softmax_backward")
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def safe_softmax(x: Tensor) -> Tensor:
+    """_safe_softmax over the last dim: rows that are masked wholly become zeros.
+
+    Allocates: the output; inside, before it, a plain softmax, a mask of infinities, its rows and two scalars.
+    Saves: the result. Backward: softmax's.
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp, _safe_softmax.
+    """
+    inner = safe_softmax_scratch(prod(x.shape[:-1]), x.shape[-1], x.dtype)
+    held = scratch(inner.before, "safe_softmax")
+    out = like(x.data, "safe_softmax")
+    del held
+    kept = save(out) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        result = kept.get()
+        gradient = like(result, "softmax_backward")
+        product = softmax_backward_scratch(nbytes_of(result))
+        scratch((*product.before, *product.after), "softmax_backward")
         return [gradient]
 
     return record(out, (x,), backward)

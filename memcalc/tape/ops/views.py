@@ -63,8 +63,11 @@ def expand(x: Tensor, shape: Shape) -> Tensor:
 
 def contiguous(x: Tensor) -> Tensor:
     """x itself if its dims lie in memory in order, else a copy. Backward: the gradient as it is."""
-    if is_contiguous(x.shape, x.data.strides):
-        return x
+    return x if is_contiguous(x.shape, x.data.strides) else clone_contiguous(x)
+
+
+def clone_contiguous(x: Tensor) -> Tensor:
+    """A copy with the dims in order. Backward: the gradient as it is."""
 
     def backward(g: Array) -> list[Array]:
         return [g]

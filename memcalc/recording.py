@@ -1,0 +1,69 @@
+"""What a producer hands over, and the footprint that follows from it: one way for estimate and trace."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memcalc.allocator import Replay, cpu_replay, parse_alloc_conf, replay
+from memcalc.footprint import Block, Footprint, Phase
+from memcalc.timeline import PHASES, Timeline
+from memcalc.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A run's timeline, and what the model itself tells."""
+
+    timeline: Timeline
+    total_params: int
+    trainable_params: int
+    checkpoint_bytes: int
+    attention_kernel: str
+    versions: dict[str, str]
+
+
+def footprint_of(
+    w: Workload, recording: Recording, producer: Literal["estimate", "trace"], *, top: int = 0, seconds: float | None = None
+) -> Footprint:
+    """Replay the allocator over a recording; `top` lists that many of the largest blocks alive at the peak."""
+    timeline = recording.timeline
+    played = replay(timeline, parse_alloc_conf(w.alloc_conf)) if w.device == "cuda" else cpu_replay(timeline)
+    alive = timeline.alive_at(played.peak_at + 1) if played.peak_at is not None else []
+    reserved, context = played.peak_reserved, w.gpu.context_bytes
+    return Footprint(
+        producer=producer,
+        workload={**w.to_json(), "attention_kernel": recording.attention_kernel},
+        total_params=recording.total_params,
+        trainable_params=recording.trainable_params,
+        checkpoint_bytes=recording.checkpoint_bytes,
+        peak_allocated=played.peak_allocated,
+        peak_live=played.peak_live,
+        peak_reserved=reserved,
+        device_total=None if reserved is None or context is None else reserved + context,
+        peak_phase=played.peak_phase,
+        at_peak=timeline.bytes_by_category(alive, played.sizes),
+        phases=_phases(played),
+        unavailable=_unavailable(w),
+        versions=recording.versions,
+        warnings=w.warnings,
+        seconds=seconds,
+        largest=_largest(timeline, played, alive, top),
+    )
+
+
+def _phases(played: Replay) -> tuple[Phase, ...]:
+    order = [name for name in PHASES if name != "history" and name in played.phases]
+    return tuple(Phase(name, *played.phases[name]) for name in order)
+
+
+def _largest(timeline: Timeline, played: Replay, alive: list[int], top: int) -> tuple[Block, ...]:
+    rows = sorted(alive, key=lambda row: (-played.sizes[row], row))[:top]
+    return tuple(Block(played.sizes[row], timeline.categories[row], timeline.label(row)) for row in rows)
+
+
+def _unavailable(w: Workload) -> dict[str, str]:
+    if w.device == "cpu":
+        reason = "PyTorch's CPU allocator reserves nothing"
+        return {"peak_reserved": reason, "device_total": reason}
+    if w.gpu.context_bytes is None:
+        return {"device_total": f"the CUDA context of {w.gpu.name} has not been measured; it takes several hundred MiB more"}
+    return {}

@@ -1,0 +1,101 @@
+"""bitsandbytes' 4-bit linear layer: the packed weight is an attribute of the node, nothing else is kept.
+
+Source: bitsandbytes 0.50.2, nn/modules.py (Linear4bit.forward), autograd/_functions.py (MatMul4Bit),
+functional.py (dequantize_4bit).
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from memcalc.formats import BLOCK_4BIT
+from memcalc.kernels import Gpu, gemm_4bit_scratch
+from memcalc.tape.ops.elementwise import cast
+from memcalc.tape.tape import Array, Tensor, gemm, new, record, scratch
+
+
+@dataclass(slots=True)
+class Packed4Bit:
+    """A weight (d_out, d_in) in 4-bit codes, with its quantization state."""
+
+    d_out: int
+    d_in: int
+    compute_dtype: str
+    double_quant: bool
+    gpu: Gpu
+    codes: Array
+    state: list[Array]
+    bias: Tensor | None = None
+
+    @property
+    def packed(self) -> bool:
+        return True
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Linear4bit.forward: x and the bias in the compute dtype, the result in x's own."""
+        low = cast(x, self.compute_dtype)
+        bias = None if self.bias is None else cast(self.bias, self.compute_dtype)
+        return cast(self._multiply(low, bias), x.dtype)
+
+    def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """MatMul4Bit: x W^T. Saves: nothing. Allocates: what the kernel dequantizes inside, and the output.
+
+        Backward allocates: absmax in fp32 where it is quantized itself, the weight dequantized, x's gradient.
+        """
+        n, k, rows = self.d_out, self.d_in, prod(x.shape[:-1])
+        inner = gemm_4bit_scratch(self.gpu, rows, n, k, x.dtype, double_quant=self.double_quant)
+        held = scratch(inner.before, "gemm_4bit")
+        out = new((*x.shape[:-1], n), x.dtype, "gemm_4bit")
+        if inner.before:
+            gemm()
+        del held
+        shape, dtype, double_quant = x.shape, x.dtype, self.double_quant
+
+        def backward(g: Array) -> list[Array | None]:
+            weight = _dequantized(n, k, dtype, double_quant)
+            gx = new(shape, dtype, "mm")
+            gemm()
+            del weight
+            return [gx]
+
+        return record(out, (x,), backward)
+
+
+def _dequantized(n: int, k: int, dtype: str, double_quant: bool) -> Array:
+    absmax = new((BLOCK_4BIT.absmax_count(n * k),), "fp32", "dequantize_blockwise", "workspace") if double_quant else None
+    weight = new((n, k), dtype, "dequantize_4bit", "workspace")
+    del absmax
+    return weight
+
+
+def quantize(shape: tuple[int, int], *, double_quant: bool, first: bool, from_dtype: str) -> tuple[Array, list[Array]]:
+    """Pack a half-precision weight that is put on the device for it: the codes, and the quantization state.
+
+    `first`: the process makes the map of the nested quantization now, and keeps it.
+    Source: bitsandbytes 0.50.2, functional.py, quantize_4bit, quantize_blockwise, create_dynamic_map.
+    """
+    n = prod(shape)
+    half = new(shape, from_dtype, "weight", "weights")
+    state = "quantization_state"
+    absmax = new((BLOCK_4BIT.absmax_count(n),), "fp32", "absmax", "workspace" if double_quant else state)
+    codes = new((BLOCK_4BIT.packed_bytes(n), 1), "uint8", "weight", "weights")
+    kept = [new((16,), "fp32", "code", state)]
+    _largest(kept[0])
+    if not double_quant:
+        del half
+        return codes, [absmax, *kept]
+    kept.append(new((), "fp32", "offset", state))
+    shifted = new(absmax.shape, "fp32", "sub", "workspace")
+    if first:
+        kept.append(new((256,), "fp32", "nested map", state))
+    kept.append(new((BLOCK_4BIT.nested_count(n),), "fp32", "nested absmax", state))
+    kept.append(new(absmax.shape, "uint8", "absmax", state))
+    kept.append(new((256,), "fp32", "nested code", state))
+    del shifted, absmax, half
+    return codes, kept
+
+
+def _largest(code: Array) -> None:
+    """The code divided by its largest value: the size is taken on the way."""
+    size = new(code.shape, "fp32", "abs", "workspace")
+    largest = new((), "fp32", "max", "workspace")
+    del size, largest
