@@ -1,7 +1,10 @@
 """estimate: a workload's step written over the tape, its timeline replayed, its footprint."""
 
+import gc
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
@@ -45,7 +48,7 @@ def record(w: Workload) -> Recording:
     c = family.read(w.model)
     _check(w, c, family)
     attention = _attention(w, c, family)
-    with _one_at_a_time:
+    with _one_at_a_time, _without_collector():
         architecture = declare(family, c, w.method, attention)
         timeline = Timeline()
         tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
@@ -63,6 +66,18 @@ def record(w: Workload) -> Recording:
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(attention.implementation),
         versions=MODELLED_VERSIONS,
     )
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """The tape makes no cycles: reference counts free everything, and the collector would only look at it all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: Architecture) -> Builder:

@@ -216,19 +216,45 @@ def _flash_over_padding(case: Case) -> bool:
     return label(case, "attention") == "flash" and label(case, "mask") == "padded"
 
 
-def _scaled_half_gradients(case: Case) -> bool:
-    trains_half = label(case, "method") == "full" or label(case, "adapter") == "adapter-as-base"
-    return label(case, "precision") == "amp-fp16-over-fp16" and trains_half
-
-
 def _flash_over_fp32(case: Case) -> bool:
-    raised = _quantized(case) and not label(case, "quantization").endswith("raw")
-    return label(case, "attention") == "sdpa-flash" and raised and "amp" not in label(case, "precision")
+    return label(case, "attention") == "sdpa-flash" and _raised(case) and "amp" not in label(case, "precision")
 
 
+def _flash_over_window(case: Case) -> bool:
+    longer = label(case, "length") not in {"len-1", "len-8"} or label(case, "history") in _LONGER_THAN_WINDOW
+    return label(case, "attention") == "sdpa-flash" and label(case, "model") == "mistral-window" and longer
+
+
+def _efficient_over_odd_heads(case: Case) -> bool:
+    half = label(case, "precision") != "fp32"
+    return label(case, "attention") == "efficient" and label(case, "model") in _ODD_HEADS and half
+
+
+def _efficient_bf16_on_turing(case: Case) -> bool:
+    bf16 = "bf16" in label(case, "precision")
+    return label(case, "attention") == "efficient" and label(case, "gpu") == "t4" and bf16
+
+
+def _scaled_half_gradients(case: Case) -> bool:
+    biases = label(case, "model").startswith(("bloom", "qwen2", "llama-gqa-biases")) and not _raised(case)
+    trained_biases = biases and label(case, "adapter") in {"bias-all", "bias-lora-only"}
+    half = label(case, "method") == "full" or label(case, "adapter") == "adapter-as-base" or trained_biases
+    return label(case, "precision") == "amp-fp16-over-fp16" and half
+
+
+def _raised(case: Case) -> bool:
+    """Whether k-bit preparation makes fp32 of all that is not packed."""
+    return _quantized(case) and not label(case, "quantization").endswith("raw")
+
+
+_LONGER_THAN_WINDOW: Final = {"after-short-empty", "after-longer"}
+_ODD_HEADS: Final = {"llama-gqa-biases", "mistral-window"}  # 12 and 20: no multiples of 8
 UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _attention_of_bloom,
     "trace has no flash-attn library over padded rows": _flash_over_padding,
-    "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
     "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
+    "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
+    "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
+    "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
+    "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
 }  # refused in the run, so that a Workload cannot know

@@ -131,7 +131,8 @@ def run(seed: int, random_cases: int) -> Iterator[Run]:
 
 def cause(result: Result) -> str:
     """The difference without its numbers, so that cases of one cause fall together."""
-    return re.sub(r"\d[\d,.]*( (GiB|MiB|KiB|B)\b)?", "n", result.why)
+    without_paths = re.sub(r"(\w+\.)+(?=\w+:)", "", result.why)
+    return re.sub(r"\d[\d,.]*( (GiB|MiB|KiB|B)\b)?", "n", without_paths)
 
 
 @click.command()

@@ -179,26 +179,28 @@ def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | 
 
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
     """
-    b, heads, s, d = q.shape
+    heads, s, k_len = q.shape[1], q.shape[2], k.shape[2]
+    bias = None if mask is None else fused.additive_mask(mask, q.dtype)  # before the body, in q's own dtype
     q_acc, k_acc, v_acc = cast(q, "fp32"), cast(k, "fp32"), cast(v, "fp32")
     q_scaled = scale(q_acc)
-    if mask is None:
-        ones = new((s, k.shape[2]), "bool", "ones")
-        triangle = new((s, k.shape[2]), "bool", "tril")
-        del ones
-        mask = triangle
-        del triangle
-    bias = fused.additive_mask(mask, "fp32")
-    del mask
+    if bias is None:
+        bias = fused.additive_mask(_lower_triangle(s, k_len), "fp32")
     k_all, v_all = _interleaved(k_acc, heads), _interleaved(v_acc, heads)
     weights = matmul(q_scaled, scale(transpose(k_all, 2, 3)))
     weights = added_in_place(weights)
     weights = safe_softmax(weights)
     weights = dropout(weights, m.attention.dropout if m.training else 0.0)
+    second = cast(weights, q.dtype)  # the C++ compiler evaluates a tuple's last element first
     out = cast(matmul(weights, v_all), q.dtype)
-    second_result = cast(weights, q.dtype)
-    del bias, second_result
+    del bias, second
     return out
+
+
+def _lower_triangle(q_len: int, k_len: int) -> Array:
+    ones = new((q_len, k_len), "bool", "ones")
+    triangle = new((q_len, k_len), "bool", "tril")
+    del ones
+    return triangle
 
 
 def _interleaved(x: Tensor, heads: int) -> Tensor:

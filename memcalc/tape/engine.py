@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
-from memcalc.tape.tape import Array, Edge, Leaf, Node, Tensor, contiguous_strides, is_dense, like, new, tape
+from memcalc.tape.tape import Array, Input, Leaf, Node, Tensor, contiguous_strides, is_dense, like, new, tape
 
-Buffers = dict[Node | Leaf, list[Array | None]]
+Ready = list[tuple[float, int, Node | Leaf]]
 
 
 def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
@@ -23,98 +23,57 @@ def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
     for gradient in gradients:
         gradient.storage.held += 1
     try:
-        _run([(root.node, root.index) for root in roots if root.node is not None], list(gradients))
+        _run([(x.node, x.index, x.shape, x.dtype) for x in roots if x.node is not None], list(gradients))
     finally:
         for gradient in gradients:
             gradient.storage.held -= 1
         tape.in_backward, tape.grad, tape.scope, tape.category = outer
 
 
-def _run(roots: list[Edge], gradients: list[Array | None]) -> None:
-    waiting = _dependencies(roots)
-    buffers: Buffers = {}
+def _run(roots: list[Input], gradients: list[Array | None]) -> None:
+    _count_edges(roots)
     ties = count()  # equal numbers (leaves) run in order of arrival
-    ready: list[tuple[float, int, Node | Leaf]] = []
-    _hand_on(roots, gradients, buffers, waiting, ready, ties)
+    ready: Ready = []
+    _hand_on(roots, gradients, ready, ties)
     while ready:
-        _, _, node = heappop(ready)
+        node = heappop(ready)[2]
         tape.scope, tape.category = node.scope, node.category
         if isinstance(node, Leaf):
-            _accumulate(node, buffers)
+            _accumulate(node)
             continue
-        outputs = _call(node, buffers)
+        outputs = _call(node)
         node.backward = None  # its saved arrays die here, before outputs are handed on
-        _hand_on(node.edges, outputs, buffers, waiting, ready, ties)
+        _hand_on(node.inputs, outputs, ready, ties)
 
 
-def _hand_on(
-    edges: Sequence[Edge | None],
-    outputs: list[Array | None],
-    buffers: Buffers,
-    waiting: dict[Node | Leaf, int],
-    ready: list[tuple[float, int, Node | Leaf]],
-    ties: Iterator[int],
-) -> None:
-    """Give each gradient to the node at its edge; a node that has all of its gradients becomes ready."""
-    for position, edge in enumerate(edges):
-        if edge is None:
-            continue
-        node, slot = edge
-        _add(buffers, node, slot, outputs, position)
-        waiting[node] -= 1
-        if not waiting[node] and node in buffers:
-            heappush(ready, (-node.number, next(ties), node))
-
-
-def _dependencies(roots: list[Edge]) -> dict[Node | Leaf, int]:
-    """How many edges lead to each node that the roots reach."""
-    waiting: dict[Node | Leaf, int] = {}
-    stack: list[Sequence[Edge | None]] = [roots]
+def _count_edges(roots: Sequence[Input | None]) -> None:
+    """Note in each node that the roots reach how many edges lead to it."""
+    stack: list[Sequence[Input | None]] = [roots]
     while stack:
         for edge in stack.pop():
             if edge is None:
                 continue
             node = edge[0]
-            if node in waiting:
-                waiting[node] += 1
+            if node.waiting > 0:
+                node.waiting += 1
             else:
-                waiting[node] = 1
-                stack.append(node.edges)
-    return waiting
+                node.waiting = 1
+                stack.append(node.inputs)
 
 
-def _take(node: Node | Leaf, buffers: Buffers) -> list[Array | None]:
-    gradients = buffers.pop(node)
-    for gradient in gradients:
-        if gradient is not None:
-            gradient.storage.held -= 1
-    return gradients
-
-
-def _accumulate(leaf: Leaf, buffers: Buffers) -> None:
-    (gradient,) = _take(leaf, buffers)
-    if gradient is not None:
-        leaf.accumulate(gradient)
-
-
-def _call(node: Node, buffers: Buffers) -> list[Array | None]:
-    """Run a node's backward; the incoming gradient lives until its outputs have their inputs' shapes and dtypes."""
-    gradients = _take(node, buffers)
-    assert node.backward is not None, "a graph can be run backward once"
-    outputs = list(node.backward(*gradients))
-    for position, (shape, dtype) in enumerate(node.inputs):
-        output = outputs[position]
-        if output is None or node.edges[position] is None:
-            outputs[position] = None
+def _hand_on(edges: Sequence[Input | None], outputs: list[Array | None], ready: Ready, ties: Iterator[int]) -> None:
+    """Give each gradient to the node at its edge; a node that has all of its gradients becomes ready."""
+    for position, edge in enumerate(edges):
+        if edge is None:
             continue
-        if output.shape != shape:
-            outputs[position] = output = sum_to(output, shape)
-        if output.dtype != dtype:
-            outputs[position] = like(output, "to", dtype)
-    return outputs
+        node, slot = edge[0], edge[1]
+        _add(node, slot, outputs, position)
+        node.waiting -= 1
+        if not node.waiting and node.buffer is not None:
+            heappush(ready, (-node.number, next(ties), node))
 
 
-def _add(buffers: Buffers, node: Node | Leaf, slot: int, outputs: list[Array | None], position: int = 0) -> None:
+def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: int) -> None:
     """Hand one gradient on: the first one waits in the buffer, later ones are added to it.
 
     In place if the buffered one is dense, no view (its base would be alive), and nobody else leans on its block.
@@ -123,18 +82,52 @@ def _add(buffers: Buffers, node: Node | Leaf, slot: int, outputs: list[Array | N
     outputs[position] = None
     if gradient is None:
         return
-    buffer = buffers.setdefault(node, [None] * node.outputs)
+    buffer = node.buffer
+    if buffer is None:
+        buffer = node.buffer = [None] * node.outputs
     old = buffer[slot]
     if old is None:
         gradient.storage.held += 1
         buffer[slot] = gradient
-        return
-    if not old.is_view and old.storage.held == 1 and is_dense(old.shape, old.strides):
-        return
-    total = like(old, "add")
-    old.storage.held -= 1
-    total.storage.held += 1
-    buffer[slot] = total
+    elif old.is_view or old.storage.held != 1 or not is_dense(old.shape, old.strides):
+        total = like(old, "add")
+        old.storage.held -= 1
+        total.storage.held = 1
+        buffer[slot] = total
+
+
+def _take(node: Node | Leaf) -> list[Array | None]:
+    gradients, node.buffer = node.buffer, None
+    assert gradients is not None
+    for gradient in gradients:
+        if gradient is not None:
+            gradient.storage.held -= 1
+    return gradients
+
+
+def _accumulate(leaf: Leaf) -> None:
+    (gradient,) = _take(leaf)
+    assert gradient is not None
+    leaf.accumulate(gradient)
+
+
+def _call(node: Node) -> list[Array | None]:
+    """Run a node's backward; the incoming gradient lives until its outputs have their inputs' shapes and dtypes."""
+    gradients = _take(node)
+    assert node.backward is not None, "a graph can be run backward once"
+    outputs = list(node.backward(*gradients))
+    for position, edge in enumerate(node.inputs):
+        if edge is None:
+            outputs[position] = None
+            continue
+        output = outputs[position]
+        if output is None:
+            continue
+        if output.shape != edge[2]:
+            outputs[position] = output = sum_to(output, edge[2])
+        if output.dtype != edge[3]:
+            outputs[position] = like(output, "to", edge[3])
+    return outputs
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:

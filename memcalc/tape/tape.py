@@ -12,7 +12,7 @@ backward, `new`/`like` allocate, `record(out, inputs, backward)` adds the node.
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 from memcalc.formats import ITEMSIZE
 from memcalc.timeline import Timeline
@@ -129,32 +129,32 @@ class Tensor:
 
 
 Backward = Callable[..., "Sequence[Array | None]"]
-Edge = tuple["Node | Leaf", int]
+Input = tuple["Node | Leaf", int, Shape, str]  # where a gradient goes, in which shape and dtype
 
 
 class Node:
-    """A recorded op: its backward closure, the edges to its inputs' nodes, the inputs' shapes and dtypes."""
+    """A recorded op: its backward closure, and where the gradients of its inputs go."""
 
-    __slots__ = ("attributes", "backward", "category", "edges", "inputs", "number", "outputs", "scope")
+    __slots__ = ("attributes", "backward", "buffer", "category", "inputs", "number", "outputs", "scope", "waiting")
 
-    def __init__(self, backward: Backward, edges: list[Edge | None], inputs: list[tuple[Shape, str]], outputs: int) -> None:
-        tape.number += 1
-        self.number: float = tape.number
+    def __init__(self, backward: Backward, inputs: list[Input | None], outputs: int) -> None:
+        tape.number = number = tape.number + 1
+        self.number: float = number
         self.backward: Backward | None = backward
-        self.attributes: object = None  # what a Python function's context keeps until the graph dies
-        self.edges = edges
         self.inputs = inputs
         self.outputs = outputs
         self.scope = tape.scope
         self.category = tape.category
+        self.waiting = -1  # the engine's: edges that have not delivered yet; -1 outside a run
+        self.buffer: list[Array | None] | None = None  # the engine's: gradients that have arrived
 
 
 class Leaf:
     """AccumulateGrad: where a parameter's gradient ends up. It keeps its tensor's array alive."""
 
-    __slots__ = ("array", "category", "grad", "scope")
+    __slots__ = ("array", "buffer", "category", "grad", "scope", "waiting")
 
-    edges: tuple[()] = ()
+    inputs: tuple[()] = ()
     outputs = 1
     number = float("inf")  # autograd runs it before every op
 
@@ -163,16 +163,18 @@ class Leaf:
         self.grad: Array | None = None
         self.category = category  # of its gradient
         self.scope = tape.scope
+        self.waiting = -1
+        self.buffer: list[Array | None] | None = None
 
     def accumulate(self, gradient: Array) -> None:
         """Steal the first gradient, add later ones in place.
 
-        A first gradient in another layout than the parameter's is copied, not stolen.
+        A first gradient in another layout than the parameter's, or one that others hold, is copied.
         Source: PyTorch 2.13, torch/csrc/autograd/functions/accumulate_grad.h, accumulateGrad.
         """
         if self.grad is not None:
             return
-        if gradient.strides != self.array.strides and not is_dense_like(gradient, self.array):
+        if gradient.strides != self.array.strides and not same_layout(gradient, self.array):
             gradient = new(gradient.shape, gradient.dtype, "clone")
         elif gradient.storage.held:
             gradient = like(gradient, "clone")
@@ -197,15 +199,20 @@ def record(out: Array, inputs: Sequence[Tensor], backward: Backward) -> Tensor:
     `backward(gradient)` returns one gradient per input (None where none is needed), each in the shape
     and dtype in which the formula gives it: the engine sums and casts it to the input's own.
     """
-    if not tape.grad or all(x.node is None for x in inputs):
-        return Tensor(out)
-    return Tensor(out, node_of(inputs, backward))
+    if tape.grad:
+        for x in inputs:
+            if x.node is not None:
+                return Tensor(out, node_of(inputs, backward))
+    return Tensor(out)
 
 
 def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node:
     """A node over `inputs`, for ops with several outputs."""
-    edges: list[Edge | None] = [None if x.node is None else (x.node, x.index) for x in inputs]
-    return Node(backward, edges, [(x.data.shape, x.data.dtype) for x in inputs], outputs)
+    return Node(
+        backward,
+        [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs],
+        outputs,
+    )
 
 
 def new(shape: Shape, dtype: str, op: str, category: str = "") -> Array:
@@ -294,10 +301,6 @@ def is_contiguous(shape: Shape, strides: Shape) -> bool:
     return True
 
 
-def is_dense_like(left: Array, right: Array) -> bool:
+def same_layout(left: Array, right: Array) -> bool:
     """Same layout where it matters: dims of size 1 do not count."""
     return all(a == b or size == 1 for a, b, size in zip(left.strides, right.strides, left.shape, strict=True))
-
-
-def unused(*_: Any) -> None:
-    """Arguments that are only kept alive by the caller's frame, as the real function keeps them."""

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from memcalc import kernels
 from memcalc.kernels import Gpu
+from memcalc.tracing.attention_math import additive, math_attention
 from memcalc.tracing.attention_scratch import DTYPE_NAMES
 
 aten = torch.ops.aten
@@ -64,14 +65,12 @@ class Chooser:
                 query, key, value, mask, training, dropout_p, is_causal, scale=scale
             )[0]
         if kernel == "cudnn":
-            mask = None if attn_mask is None else _additive(attn_mask, query.dtype)
+            mask = None if attn_mask is None else additive(attn_mask, query.dtype)
             return aten._scaled_dot_product_cudnn_attention.default(
                 query, key, value, mask, training, dropout_p, is_causal, False, scale=scale
             )[0]
-        mask = None if attn_mask is None else _additive(attn_mask, query.dtype)
-        return aten._scaled_dot_product_attention_math.default(
-            query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
-        )[0]
+        mask = None if attn_mask is None else additive(attn_mask, query.dtype)
+        return math_attention(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
 
 
 def _flash(
@@ -87,17 +86,9 @@ def _flash(
     return out[..., :head_dim] if missing else out
 
 
-def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask as one that is added to the scores (attention.cpp, convert_boolean_attn_mask)."""
-    if mask.dtype != torch.bool:
-        return mask
-    zero = torch.scalar_tensor(0.0, dtype=dtype, device=mask.device)
-    return torch.where(mask, zero, torch.scalar_tensor(-math.inf, dtype=dtype, device=mask.device))
-
-
 def _efficient_mask(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """Rows that do not start at a multiple of 8 elements are padded, then sliced (attention.cpp, preprocess_mask)."""
-    mask = _additive(mask, query.dtype)
+    mask = additive(mask, query.dtype)
     aligned = all(stride % 8 == 0 for stride in mask.stride()[:-1]) and mask.stride(-1) == 1
     if not aligned:
         width = mask.shape[-1]

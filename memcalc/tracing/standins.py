@@ -16,6 +16,7 @@ import torch
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
+from memcalc.tracing.attention_math import safe_softmax_scratch
 from memcalc.tracing.attention_scratch import DTYPE_NAMES, attention_scratch
 
 aten = torch.ops.aten
@@ -93,6 +94,7 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
     }
     if gpu is not None:
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
+        found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found.update({op: StandIn(scratch) for op, scratch in attention_scratch(gpu).items()})
         if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
             found.update(_bitsandbytes(gpu))
@@ -131,7 +133,16 @@ def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_
 
 def _gemm_4bit(gpu: Gpu) -> Callable[..., Scratch]:
     def scratch(
-        x: torch.Tensor, packed: torch.Tensor, shape: Any, *args: Any, absmax_8bit: Any = None, **kwargs: Any
+        x: torch.Tensor,
+        packed: torch.Tensor,
+        shape: Any,
+        absmax: torch.Tensor,
+        blocksize: int,
+        quant_type: str,
+        bias: torch.Tensor | None = None,
+        absmax_8bit: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Scratch:
         n, k = shape
         rows = x.numel() // k
