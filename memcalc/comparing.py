@@ -90,10 +90,7 @@ def _death_difference(
     names: tuple[str, str],
 ) -> Difference:
     parts = []
-    for name, timeline, rows in (
-        (names[0], left, dead_left - dead_right),
-        (names[1], right, dead_right - dead_left),
-    ):
+    for name, timeline, rows in ((names[0], left, dead_left - dead_right), (names[1], right, dead_right - dead_left)):
         if rows:
             blocks = "; ".join(f"#{dead} {_block(timeline, dead)}" for dead in sorted(rows)[:6])
             parts.append(f"only {name} frees {blocks}")

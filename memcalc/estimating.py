@@ -53,15 +53,15 @@ def record(w: Workload) -> Recording:
         timeline = Timeline()
         tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
         m = _builder(w, c, attention, architecture)
-        trained = load(m, architecture, family, w)
-        run = Training(m, family, c, w, trained) if w.training else Inference(m, family, c, w)
+        loaded = load(m, architecture, family, w)
+        run = Training(m, family, c, w, loaded) if w.training else Inference(m, family, c, w)
         run.run()
         timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
     _only_what_the_loop_keeps(timeline, family, w)
     return Recording(
         timeline=timeline,
         total_params=_count(architecture),
-        trainable_params=sum(prod(parameter.shape) for parameter in trained),
+        trainable_params=sum(prod(parameter.shape) for parameter in loaded.trained.values()),
         checkpoint_bytes=_checkpoint_bytes(architecture, m, w),
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(attention.implementation),
         versions=MODELLED_VERSIONS,
@@ -124,14 +124,23 @@ def _refuse(w: Workload) -> None:
     for option, refused in reasons.items():
         if refused:
             raise NotModelled(f"estimate does not write {option} yet: memcalc trace runs the real one")
-    if w.device == "cpu" and (w.amp != "none" or w.dtype == "fp16" or w.quant != "none" or w.attention not in ("auto", "eager")):
-        raise NotModelled("--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or quantization: use --device cuda")
+    if w.device == "cpu" and not _written_for_cpu(w):
+        raise NotModelled(
+            "--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or "
+            "quantization: use --device cuda"
+        )
+
+
+def _written_for_cpu(w: Workload) -> bool:
+    return w.amp == "none" and w.dtype != "fp16" and w.quant == "none" and w.attention in ("auto", "eager")
 
 
 def _check(w: Workload, c: Config, family: Family) -> None:
     """Constraints that need the model's numbers."""
     if c.max_positions is not None and family.LEARNED_POSITIONS and w.seq_len > c.max_positions:
-        raise InvalidWorkload(f"--seq-len {w.seq_len} is longer than the {c.max_positions} positions that {c.name} has learned")
+        raise InvalidWorkload(
+            f"--seq-len {w.seq_len} is longer than the {c.max_positions} positions that {c.name} has learned"
+        )
 
 
 def _count(architecture: Architecture) -> int:

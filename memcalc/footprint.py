@@ -67,7 +67,8 @@ class Footprint:
 
         card = find_gpu(gpu)
         if self.peak_reserved is None:
-            raise InvalidWorkload(f"no reserved level to hold against {card.name}: {self.unavailable.get('peak_reserved', 'not measured')}")
+            reason = self.unavailable.get("peak_reserved", "not measured")
+            raise InvalidWorkload(f"no reserved level to hold against {card.name}: {reason}")
         return card.memory_bytes - self.peak_reserved - (card.context_bytes or 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,14 +107,24 @@ class Footprint:
 
     def _check(self, path: str) -> None:
         """A footprint from a file holds what the schema says: integers are integers, mappings mappings."""
-        for name in ("total_params", "trainable_params", "checkpoint_bytes", "peak_allocated", "peak_live", "peak_reserved", "device_total"):
+        for name in (
+            "total_params",
+            "trainable_params",
+            "checkpoint_bytes",
+            "peak_allocated",
+            "peak_live",
+            "peak_reserved",
+            "device_total",
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                 raise BadFile(path, f"{name} must be a whole number of at least 0 or null, not {shown(value)}")
         for name in ("workload", "unavailable", "versions", "measured"):
             if not isinstance(getattr(self, name), Mapping):
                 raise BadFile(path, f"{name} must be an object, not {shown(getattr(self, name))}")
-        levels = [level for phase in self.phases for level in (phase.allocated_end, phase.allocated_peak, phase.reserved_peak)]
+        levels = [
+            level for phase in self.phases for level in (phase.allocated_end, phase.allocated_peak, phase.reserved_peak)
+        ]
         if not all(level is None or (isinstance(level, int) and level >= 0) for level in levels):
             raise BadFile(path, "a phase's levels must be whole numbers or null")
         if self.at_peak is not None and (not isinstance(self.at_peak, Mapping) or set(self.at_peak) != set(CATEGORIES)):

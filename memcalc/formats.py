@@ -2,11 +2,33 @@
 
 from dataclasses import dataclass
 
-ITEMSIZE = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+ITEMSIZE = {
+    "fp64": 8,
+    "fp32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 
 HALF = frozenset(("bf16", "fp16"))
 
-_RANK = {"bool": 0, "uint8": 1, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "bf16": 5, "fp16": 5, "fp32": 6, "fp64": 7}
+_RANK = {
+    "bool": 0,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 3,
+    "int64": 4,
+    "bf16": 5,
+    "fp16": 5,
+    "fp32": 6,
+    "fp64": 7,
+}
 
 
 def promote(left: str, right: str) -> str:

@@ -22,7 +22,12 @@ class Recording:
 
 
 def footprint_of(
-    w: Workload, recording: Recording, producer: Literal["estimate", "trace"], *, top: int = 0, seconds: float | None = None
+    w: Workload,
+    recording: Recording,
+    producer: Literal["estimate", "trace"],
+    *,
+    top: int = 0,
+    seconds: float | None = None,
 ) -> Footprint:
     """Replay the allocator over a recording; `top` lists that many of the largest blocks alive at the peak."""
     timeline = recording.timeline
@@ -65,5 +70,7 @@ def _unavailable(w: Workload) -> dict[str, str]:
         reason = "PyTorch's CPU allocator reserves nothing"
         return {"peak_reserved": reason, "device_total": reason}
     if w.gpu.context_bytes is None:
-        return {"device_total": f"the CUDA context of {w.gpu.name} has not been measured; it takes several hundred MiB more"}
+        return {
+            "device_total": f"the CUDA context of {w.gpu.name} has not been measured; it takes several hundred MiB more"
+        }
     return {}

@@ -63,6 +63,10 @@ def _adapted(case: Case) -> bool:
     return label(case, "method") != "full"
 
 
+def _trained(case: Case) -> bool:
+    return label(case, "mode") == "train"
+
+
 DIMENSIONS: Final = (
     Dimension("model", {name: {"model": Model(name, config, "tests/cases.py")} for name, config in CONFIGS.items()}),
     Dimension(
@@ -99,6 +103,7 @@ DIMENSIONS: Final = (
         },
         _quantized,
     ),
+    Dimension("mode", {"train": {"mode": "train"}, "inference": {"mode": "inference"}}),
     Dimension(
         "checkpointing",
         {
@@ -107,6 +112,7 @@ DIMENSIONS: Final = (
             "reentrant": {"checkpointing": True, "reentrant": True},
             "ckpt-every-2": {"checkpointing": True, "checkpoint_every": 2},
         },
+        _trained,
     ),
     Dimension(
         "precision",
@@ -134,12 +140,13 @@ DIMENSIONS: Final = (
             "sgd": {"optimizer": "sgd"},
             "momentum": {"optimizer": "sgd", "momentum": 0.9},
         },
+        _trained,
     ),
-    Dimension("loop", {"trainer": {"loop": "trainer"}, "plain": {"loop": "plain"}}),
-    Dimension("output", {f"keep-{until}": {"keep_logits": until} for until in ("none", "backward", "step", "next")}),
-    Dimension("zero_grad", {"to-none": {"zero_grad": "none"}, "to-zero": {"zero_grad": "zero"}}),
-    Dimension("clip", {"clipped": {"clip": 1.0}, "unclipped": {"clip": None}}),
-    Dimension("accumulation", {f"accum-{steps}": {"grad_accum": steps} for steps in (1, 2, 3)}),
+    Dimension("loop", {"trainer": {"loop": "trainer"}, "plain": {"loop": "plain"}}, _trained),
+    Dimension("output", {f"keep-{end}": {"keep_logits": end} for end in ("none", "backward", "step", "next")}, _trained),
+    Dimension("zero_grad", {"to-none": {"zero_grad": "none"}, "to-zero": {"zero_grad": "zero"}}, _trained),
+    Dimension("clip", {"clipped": {"clip": 1.0}, "unclipped": {"clip": None}}, _trained),
+    Dimension("accumulation", {f"accum-{steps}": {"grad_accum": steps} for steps in (1, 2, 3)}, _trained),
     Dimension("cache", {"no-cache": {"use_cache": False}, "cache": {"use_cache": True}}),
     Dimension(
         "history",
@@ -150,10 +157,12 @@ DIMENSIONS: Final = (
             "after-longer": {"history": "45"},
             "after-empty-same": {"history": "empty,same"},
         },
+        _trained,
     ),
     Dimension("batch", {f"batch-{size}": {"batch": size} for size in (2, 1, 3)}),
     Dimension("length", {f"len-{length}": {"seq_len": length} for length in (37, 1, 8, 64, 130)}),
     Dimension("gpu", {key: {"gpu": find_gpu(key)} for key in ("a100-80gb", "t4", "h100")}),
+    Dimension("device", {"cuda": {"device": "cuda"}, "cpu": {"device": "cpu"}}),
     Dimension("loading", {"usual-load": {}, "load-map": {"load": "device-map"}}),
 )
 
@@ -242,6 +251,11 @@ def _scaled_half_gradients(case: Case) -> bool:
     return label(case, "precision") == "amp-fp16-over-fp16" and half
 
 
+def _cpu_without_its_numbers(case: Case) -> bool:
+    plain = label(case, "precision") in {"fp32", "bf16"} and label(case, "attention") in {"auto", "eager"}
+    return label(case, "device") == "cpu" and (_quantized(case) or not plain)
+
+
 def _raised(case: Case) -> bool:
     """Whether k-bit preparation makes fp32 of all that is not packed."""
     return _quantized(case) and not label(case, "quantization").endswith("raw")
@@ -257,4 +271,5 @@ UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
     "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
     "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
+    "--device cpu means fp32 or bf16 with eager attention": _cpu_without_its_numbers,
 }  # refused in the run, so that a Workload cannot know

@@ -20,14 +20,17 @@ import click
 
 from memcalc.comparing import Difference, first_difference
 from memcalc.errors import InvalidWorkload, MemcalcError
+from memcalc.footprint import Footprint
+from memcalc.recording import Recording, footprint_of
+from memcalc.timeline import CATEGORIES
 from memcalc.workload import Workload
 from tests import cases
 from tests.cases import DIMENSIONS, Case
 from tests.covering import Cover
-from tests.producers import Levels, Produced, estimated, levels, traced
+from tests.producers import PRODUCERS
 
 Verdict = Literal["identical", "differs", "not run"]
-NAMES = ("estimate", "trace")
+
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Result:
     context: str = ""  # the births around it
     besides: tuple[str, ...] = ()  # what else is not equal, though no stream: levels, categories, counts
     births: int = 0
-    levels: tuple[Levels, ...] = ()  # estimate's and trace's
+    footprints: tuple[Footprint, ...] = ()  # estimate's and trace's
 
 
 @dataclass
@@ -61,50 +64,47 @@ class Run:
 def compare(case: Case) -> Result:
     """One case under both tiers. A case that trace refuses is not run, unless estimate has nothing to say either."""
     workload = cases.workload(case)
-    mine, theirs = _attempt(0, workload), _attempt(1, workload)
+    mine, theirs = _attempt("estimate", workload), _attempt("trace", workload)
     if isinstance(theirs, str):
-        return Result(case, "not run", theirs if mine != theirs else f"{theirs} (estimate says the same)")
+        return Result(case, "not run", theirs)
     if isinstance(mine, str):
         return Result(case, "differs", mine)
-    difference = first_difference(mine.timeline, theirs.timeline, NAMES)
-    both = (levels(mine.timeline, workload), levels(theirs.timeline, workload))
+    difference = first_difference(mine.timeline, theirs.timeline, ("estimate", "trace"))
+    both = (footprint_of(workload, mine, "estimate"), footprint_of(workload, theirs, "trace"))
     return Result(
         case,
         "identical" if difference is None else "differs",
         "" if difference is None else difference.summary,
-        "" if difference is None else _context(difference),
-        tuple(_besides(mine, theirs, *both)),
+        "" if difference is None else "\n".join(difference.context),
+        tuple(_besides(*both)),
         len(theirs.timeline.nbytes),
         both,
     )
 
 
-def _attempt(tier: int, workload: Workload) -> Produced | str:
+def _attempt(tier: str, workload: Workload) -> Recording | str:
     """What the tier makes of the workload, or what it says instead: a refusal, or a crash and where."""
     try:
-        return (estimated, traced)[tier](workload)
+        return PRODUCERS[tier](workload)
     except MemcalcError as error:
-        return f"{NAMES[tier]} refuses: {error}"
+        return f"{tier} refuses: {error}"
     except Exception as error:  # noqa: BLE001 - a crash is a result of the comparison, and is reported as one
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{NAMES[tier]} crashes: {type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+        return f"{tier} crashes: {type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-def _context(difference: Difference) -> str:
-    return "\n".join(difference.context)
-
-
-def _besides(mine: Produced, theirs: Produced, my_levels: Levels, their_levels: Levels) -> Iterator[str]:
+def _besides(mine: Footprint, theirs: Footprint) -> Iterator[str]:
     """What is said differently beside the streams."""
-    for what in ("total_params", "trainable_params", "checkpoint_bytes", "attention_kernel"):
-        if getattr(mine, what) not in {None, getattr(theirs, what)}:
+    for what in ("total_params", "trainable_params", "checkpoint_bytes", "peak_phase", "phases"):
+        if getattr(mine, what) != getattr(theirs, what):
             yield f"{what}: {getattr(mine, what)}, trace {getattr(theirs, what)}"
-    for phase in my_levels.phases.keys() | their_levels.phases.keys():
-        if my_levels.phases.get(phase) != their_levels.phases.get(phase):
-            yield f"levels of {phase}: {my_levels.phases.get(phase)}, trace {their_levels.phases.get(phase)}"
-    for category, nbytes in their_levels.at_peak.items():
-        if my_levels.at_peak[category] != nbytes:
-            yield f"{category} at the peak: {my_levels.at_peak[category]:,} B, trace {nbytes:,} B"
+    kernels = [footprint.workload["attention_kernel"] for footprint in (mine, theirs)]
+    if kernels[0] != kernels[1]:
+        yield f"attention_kernel: {kernels[0]}, trace {kernels[1]}"
+    for category in CATEGORIES:
+        ours, real = [(footprint.at_peak or {})[category] for footprint in (mine, theirs)]
+        if ours != real:
+            yield f"{category} at the peak: {ours:,} B, trace {real:,} B"
 
 
 def run(seed: int, random_cases: int) -> Iterator[Run]:

@@ -122,11 +122,12 @@ def _all_cases(results: Iterable[Result]) -> Iterator[str]:
 
 
 def _figures(result: Result) -> Iterator[str]:
-    if not result.levels:
+    if not result.footprints:
         yield from [""] * (3 + len(CATEGORIES))
         return
-    mine, theirs = result.levels
-    for what in ("live", "allocated", "reserved"):
+    mine, theirs = result.footprints
+    for what in ("peak_live", "peak_allocated", "peak_reserved"):
         ours, real = getattr(mine, what), getattr(theirs, what)
         yield f"{ours:,}" if ours == real else f"{ours:,} / {real:,}"
+    assert theirs.at_peak is not None
     yield from (f"{theirs.at_peak[category]:,}" for category in CATEGORIES)

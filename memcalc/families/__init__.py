@@ -2,7 +2,8 @@
 
 A family file defines `MODULES` and `LAYER_MODULES` (submodules in the order in which the real classes
 register them), `LAYERS` (the path of the repeated layers), `HEAD`, `ATTENTIONS` (what transformers offers
-there, its own choice first), `LEARNED_POSITIONS` (a longer sequence is an error), `read(model) -> Config` and `forward(m, batch, c) -> Output`.
+there, its own choice first), `LEARNED_POSITIONS` (a longer sequence is an error), `read(model) -> Config` and
+`forward(m, batch, c) -> Output`.
 """
 
 from collections.abc import Callable
@@ -38,5 +39,7 @@ def names() -> list[str]:
 def find(model_type: object) -> Family:
     """The family of this model_type. Raises NotModelled where there is none."""
     if model_type not in names():
-        raise NotModelled(f"estimate does not write models of type {shown(model_type)}: memcalc trace runs the real one")
+        raise NotModelled(
+            f"estimate does not write models of type {shown(model_type)}: memcalc trace runs the real one"
+        )
     return cast(Family, import_module(f"memcalc.families.{model_type}"))

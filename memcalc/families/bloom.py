@@ -1,4 +1,7 @@
-"""BLOOM: ALiBi, fused query-key-value, biases everywhere. Source: transformers 5.24.0, models/bloom/modeling_bloom.py."""
+"""BLOOM: ALiBi, fused query-key-value, biases everywhere.
+
+Source: transformers 5.24.0, models/bloom/modeling_bloom.py.
+"""
 
 from memcalc.families.config import Config, read_bloom
 from memcalc.tape.builder import Builder
@@ -38,6 +41,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     hidden = m.layer_norm(embeds, "word_embeddings_layernorm")
     alibi, _kept_slopes = alibi_of(batch, c.heads, hidden.dtype)
     mask = causal_mask("eager", embeds.dtype, batch, None, cached=cache is not None)
+    assert mask is not None, "eager attention always gets one"
     for run_block in m.layers("h", block):
         outputs = run_block(hidden, cache, mask, alibi, c)  # a block's scores live until the next has returned
         hidden = outputs[0]
@@ -144,7 +148,7 @@ def gelu(x: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
-        return [_gelu_back(g, kept.get())]
+        return [_gelu_back(kept.get())]
 
     return record(_gelu_forward(data), (x,), backward)
 
@@ -160,10 +164,12 @@ def _inner_tanh(x: Array) -> Array:
     return like(_product(like(x, "mul"), like(_product(like(x, "mul"), x), "add")), "tanh")
 
 
-def _gelu_back(g: Array, x: Array) -> Array:
+def _gelu_back(x: Array) -> Array:
     """0.5 x ((1 - t t) (0.79788456 + 0.1070322243 x x)) + 0.5 (1 + t), times the gradient; t is the tanh."""
     tanh = _inner_tanh(x)
-    left = _product(like(x, "mul"), _product(like(_product(tanh, tanh), "rsub"), like(_product(like(x, "mul"), x), "add")))
+    left = _product(
+        like(x, "mul"), _product(like(_product(tanh, tanh), "rsub"), like(_product(like(x, "mul"), x), "add"))
+    )
     right = like(like(tanh, "add"), "mul")
     total = like(left, "add")
     del left, right

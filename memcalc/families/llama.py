@@ -4,6 +4,7 @@ from memcalc.families.config import Config, read_llama_like
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add
+from memcalc.tape.ops.views import heads
 from memcalc.tape.prelude import Batch, Cache, Output, causal_mask, positions
 from memcalc.tape.tape import Array, Tensor
 
@@ -28,7 +29,9 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     embeds = m.embedding(batch.ids, "embed_tokens", c.vocab, c.hidden)
     cache = m.new_cache(c.sliding_window)
     places = positions(batch.ids)
-    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, window=c.sliding_window)
+    mask = causal_mask(
+        m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, window=c.sliding_window
+    )
     hidden = embeds
     cos, sin = m.call("rotary_emb", blocks.rotary, hidden.dtype, places, c.head_dim)
     for decoder_layer in m.layers("layers", layer):
@@ -42,7 +45,9 @@ def layer(
     """LlamaDecoderLayer: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = m.rms_norm(x, "input_layernorm")
-    hidden, _weights = m.call("self_attn", attention, hidden, mask, places, cache, cos, sin, c)  # kept until the layer returns
+    hidden, _weights = m.call(
+        "self_attn", attention, hidden, mask, places, cache, cos, sin, c
+    )  # kept until the layer returns
     hidden = add(residual, hidden)
     residual = hidden
     hidden = m.rms_norm(hidden, "post_attention_layernorm")
@@ -54,9 +59,9 @@ def attention(
     m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, cos: Tensor, sin: Tensor, c: Config
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
-    q = blocks.heads(m.linear(x, "q_proj", c.heads * c.head_dim, c.attention_bias), c.head_dim)
-    k = blocks.heads(m.linear(x, "k_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
-    v = blocks.heads(m.linear(x, "v_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
+    q = heads(m.linear(x, "q_proj", c.heads * c.head_dim, c.attention_bias), c.head_dim)
+    k = heads(m.linear(x, "k_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
+    v = heads(m.linear(x, "v_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
     q, k = blocks.apply_rotary(q, k, cos, sin)
     if cache is not None:
         k, v = cache.update(k, v)

@@ -60,5 +60,7 @@ def match_targets(wanted: tuple[str, ...], model_type: str, linears: list[str], 
     found = frozenset(name for name in linears if any(name == w or name.endswith(f".{w}") for w in names))
     if not found:
         known = sorted({name.rpartition(".")[2] for name in linears})
-        raise InvalidWorkload(f"--target {shown(','.join(names))} matches no linear layer; this model has {', '.join(known)}")
+        raise InvalidWorkload(
+            f"--target {shown(','.join(names))} matches no linear layer; this model has {', '.join(known)}"
+        )
     return found

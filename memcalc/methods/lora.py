@@ -25,9 +25,16 @@ class Lora(Method):
     Keeps for backward: the input of each target (cast to fp32 under peft's autocast_adapter_dtype) and A x.
     """
 
-    rank: int = option(8, "--rank", "rank of the update, 1 to min(d_in, d_out)", aliases=("--lora-r", "--lora-rank", "--r"))
+    rank: int = option(
+        8, "--rank", "rank of the update, 1 to min(d_in, d_out)", aliases=("--lora-r", "--lora-rank", "--r")
+    )
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--lora-alpha",))
-    target: tuple[str, ...] = option((), "--target", "adapted linear layers, by name or suffix, or all-linear; default: peft's for the model", aliases=("--target-modules", "--targets"))
+    target: tuple[str, ...] = option(
+        (),
+        "--target",
+        "adapted linear layers, by name or suffix, or all-linear; default: peft's for the model",
+        aliases=("--target-modules", "--targets"),
+    )
     lora_dropout: float = option(0.0, "--lora-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "lora_only"))
     use_rslora: bool = option(False, "--use-rslora/--no-use-rslora", "scale by alpha / sqrt(rank) (rsLoRA)")
@@ -46,8 +53,11 @@ class Lora(Method):
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         if name not in m.targets:
             return w.linear(x)
-        if self.rank > min(w.d_in, w.d_out):
-            raise InvalidWorkload(f"--rank {self.rank} is above the {w.d_out} x {w.d_in} matrix of {name}: give at most {min(w.d_in, w.d_out)}")
+        most = min(w.d_in, w.d_out)
+        if self.rank > most:
+            raise InvalidWorkload(
+                f"--rank {self.rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}"
+            )
         a = m.adapter(name, "lora_A.default.weight", (self.rank, w.d_in))
         b = m.adapter(name, "lora_B.default.weight", (w.d_out, self.rank))
         return self._over_packed(m, x, w, a, b) if w.packed else self._over_plain(m, x, w, a, b)

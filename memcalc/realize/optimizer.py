@@ -1,6 +1,7 @@
 """torch's optimizer for a workload, and fp16's loss scaler."""
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,9 +18,29 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
     options: dict[str, Any] = dict(described.torch_options)
     if workload.momentum:
         options["momentum"] = workload.momentum
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = _trainer_groups(model) if workload.loop == "trainer" else [{"params": _trained(model.parameters())}]
     optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(trained, lr=1e-4, **options)
     return optimizer
+
+
+def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def _trainer_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Trainer's two groups, stepped one after the other: what decays, then biases and norms, which do not.
+
+    Its default decay is none at all.
+    Source: transformers 5.24, trainer.py, create_optimizer, get_decay_parameter_names.
+    """
+    from transformers.trainer import Trainer
+
+    names = frozenset(Trainer.get_decay_parameter_names(None, model))
+    named = list(model.named_parameters())
+    return [
+        {"params": _trained(parameter for name, parameter in named if (name in names) is decays), "weight_decay": 0.0}
+        for decays in (True, False)
+    ]
 
 
 def make_scaler(workload: Workload, device: str) -> torch.amp.GradScaler | None:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: SLF001 - bitsandbytes has no public name for it
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -37,11 +39,22 @@ def replace_linears(model: Any, workload: Workload) -> None:
         bnb_4bit_compute_dtype=DTYPES[workload.dtype],
     )
     kept = HfQuantizer.get_modules_to_not_convert(model, None, getattr(model, "_keep_in_fp32_modules", None))
-    replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
+    with _default_dtype(DTYPES[workload.dtype]):  # as from_pretrained does: the layers' biases are made in it
+        replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
     _assign_is_quantized(model)
     model.is_loaded_in_4bit = model.is_quantized = True
     model.quantization_method = config.quant_method
     model.config.quantization_config = config
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def is_packed(module: torch.nn.Module, name: str) -> bool:

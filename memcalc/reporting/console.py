@@ -1,6 +1,7 @@
 """A footprint as people read it in a terminal, a pipe or a README: 80 columns, no frames, no colour needed."""
 
 from collections.abc import Iterable, Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -112,7 +113,9 @@ def _levels(footprint: "Footprint") -> Iterator[Text]:
     for name, field, beyond in _LEVELS:
         level: int | None = getattr(footprint, field)
         if level is None:
-            yield Text(f"  {name:<11}{'–':>11}  not known: {_reason(footprint, field)}")
+            first, *more = wrap(_reason(footprint, field), 80 - 26) or [""]
+            yield Text(f"  {name:<11}{'–':>11}  {first}")
+            yield from (Text(f"{'':<26}{line}") for line in more)
             continue
         why = beyond + rounded if below is None else f"+ {gib(level - below)} {beyond}"
         yield Text(f"  {name:<11}").append(f"{gib(level):>11}", style="bold").append(f"  {why}")

@@ -35,6 +35,23 @@ class Architecture:
     targets: frozenset[str]  # full names of the adapted linear layers
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The trained parameters by full name, in order of registration."""
+
+    trained: dict[str, Tensor]
+    model: Architecture
+
+    def decay_groups(self) -> list[list[Tensor]]:
+        """Trainer's two groups: what decays, then norms and biases, which do not.
+
+        Source: transformers 5.24.0, trainer.py, create_optimizer, get_decay_parameter_names.
+        """
+        spared = {name for name, declared in self.model.base.items() if declared.kind in ("norm", "bias")}
+        named = self.trained.items()
+        return [[x for name, x in named if name not in spared], [x for name, x in named if name in spared]]
+
+
 def declare(family: Family, c: Config, method: Method, attention: blocks.Attention) -> Architecture:
     """Run one layer's forward on a throw-away timeline, first without the method, then under it."""
     bare = _declare_once(family, c, Method(), attention, frozenset())
@@ -79,8 +96,8 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
             yield from ((name, value) for name, value in declared.items() if name.startswith(f"{module}."))
 
 
-def load(m: Builder, model: Architecture, family: Family, w: Workload) -> list[Tensor]:
-    """Phase "load". Fills the builder's parameters and weights; returns the trained ones in order of registration."""
+def load(m: Builder, model: Architecture, family: Family, w: Workload) -> Loaded:
+    """Phase "load". Fills the builder's parameters and weights."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
@@ -99,7 +116,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload) -> list[T
     trained = _mark_trained(m, model, w)
     _link(m, model)
     timeline.phase_end()
-    return trained
+    return Loaded(trained, model)
 
 
 def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:
@@ -137,9 +154,7 @@ def _warm_up(model: Architecture, parameters: list[str], packed: set[str], w: Wo
 
     Source: transformers 5.24.0, modeling_utils.py, caching_allocator_warmup, which leaves 1.2 GiB of the card.
     """
-    nbytes = sum(
-        prod(model.base[name].shape) * (0.5 if name in packed else ITEMSIZE[w.dtype]) for name in parameters
-    )
+    nbytes = sum(prod(model.base[name].shape) * (0.5 if name in packed else ITEMSIZE[w.dtype]) for name in parameters)
     nbytes = min(nbytes, w.gpu.memory_bytes - 1.2 * GIB)
     tape.scope = ""
     new((int(nbytes // 2),), "fp16", "warm-up")
@@ -194,9 +209,9 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
             m.parameters[name] = Tensor(new(adapter.shape, "fp32", adapter.part))
 
 
-def _mark_trained(m: Builder, model: Architecture, w: Workload) -> list[Tensor]:
+def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Tensor]:
     """Give what trains a leaf of the graph; buffers never train."""
-    trained = []
+    trained: dict[str, Tensor] = {}
     for name in _parameter_order(model):
         declared = model.base.get(name)
         if name not in m.parameters:
@@ -205,8 +220,7 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> list[Tensor]:
             continue
         old = m.parameters[name]
         tape.scope = name.rpartition(".")[0]
-        m.parameters[name] = Tensor(old.data, Leaf(old.data, "gradients"))
-        trained.append(m.parameters[name])
+        trained[name] = m.parameters[name] = Tensor(old.data, Leaf(old.data, "gradients"))
     return trained
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.optimizers import OPTIMIZERS
+from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import States, clip
 from memcalc.step.scaler import Scaler
 from memcalc.tape.autocast import autocast
@@ -23,9 +24,11 @@ from memcalc.workload import Workload
 class Training:
     """What lives between the steps of a training run, and the steps themselves."""
 
-    def __init__(self, m: Builder, family: Family, c: Config, w: Workload, trained: list[Tensor]) -> None:
-        self.m, self.family, self.c, self.w, self.trained = m, family, c, w, trained
-        self.states = States(OPTIMIZERS[w.optimizer], [trained], w.momentum)
+    def __init__(self, m: Builder, family: Family, c: Config, w: Workload, loaded: Loaded) -> None:
+        self.m, self.family, self.c, self.w = m, family, c, w
+        self.trained = list(loaded.trained.values())
+        groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
+        self.states = States(OPTIMIZERS[w.optimizer], groups, w.momentum)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
         self.step = Trainer(self).step if w.loop == "trainer" else self.plain_step
@@ -136,7 +139,7 @@ class Trainer:
         training = self.training
         training.phase("forward")
         self.batches, self.items = self._batch_samples(seq_len)
-        for micro_step, self.inputs in enumerate(self.batches):
+        for micro_step, self.inputs in enumerate(self.batches):  # noqa: B020 - Trainer's loop variable outlives it
             if micro_step > 0:
                 training.phase("forward")
             self.step_loss = self._training_step(self.inputs)

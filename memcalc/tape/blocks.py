@@ -4,16 +4,39 @@ Source: transformers 5.24.0, models/llama/modeling_llama.py unless a block says 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
-from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, mean, mul, neg, rsqrt, scale, shift, silu, square
+from memcalc.tape.ops.elementwise import (
+    add,
+    added_in_place,
+    cast,
+    dropout,
+    mean,
+    mul,
+    neg,
+    rsqrt,
+    scale,
+    shift,
+    silu,
+    square,
+)
 from memcalc.tape.ops.linear import bmm
 from memcalc.tape.ops.loss import log_softmax, nll_loss, safe_softmax, softmax_fp32
-from memcalc.tape.ops.views import cat, clone_contiguous, contiguous, expand, narrow, reshape, transpose, unsafe_view, view
+from memcalc.tape.ops.views import (
+    cat,
+    clone_contiguous,
+    contiguous,
+    expand,
+    narrow,
+    reshape,
+    transpose,
+    unsafe_view,
+    view,
+)
 from memcalc.tape.tape import Array, Tensor, new, wants
 
 if TYPE_CHECKING:
@@ -24,7 +47,7 @@ if TYPE_CHECKING:
 class Attention:
     """Which attention a run takes: transformers' implementation, and the card that chooses sdpa's kernel."""
 
-    implementation: Literal["eager", "sdpa", "flash_attention_2"]
+    implementation: str  # eager, sdpa or flash_attention_2
     gpu: Gpu
     pinned: str | None = None  # one sdpa kernel
     dropout: float = 0.0
@@ -88,12 +111,6 @@ def rotate_half(x: Tensor) -> Tensor:
     return cat(neg(x2), x1, 3)
 
 
-def heads(x: Tensor, head_dim: int) -> Tensor:
-    """(b, s, heads * head_dim) as (b, heads, s, head_dim): two views."""
-    b, s, width = x.shape
-    return transpose(view(x, (b, s, width // head_dim, head_dim)), 1, 2)
-
-
 def attention(
     m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array
 ) -> tuple[Tensor, Tensor | None]:
@@ -123,10 +140,10 @@ def repeat_kv(x: Tensor, times: int) -> Tensor:
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """torch.matmul of two 4-dimensional tensors: expand, fold the batch, bmm, unfold."""
+    """torch.matmul of two 4-dimensional tensors: fold the batch, bmm, unfold."""
     b, h, p, q = x.shape
     r = y.shape[3]
-    folded = reshape(expand(x, x.shape), (b * h, p, q)), reshape(expand(y, y.shape), (b * h, q, r))
+    folded = reshape(x, (b * h, p, q)), reshape(y, (b * h, q, r))
     return unsafe_view(bmm(*folded), (b, h, p, r))
 
 
@@ -216,7 +233,9 @@ def _interleaved(x: Tensor, heads: int) -> Tensor:
 def flash_attention_2(q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:
     """flash_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/flash_attention.py."""
     if mask is not None:
-        raise NotModelled("estimate does not write --attention flash over padded rows: use memcalc trace, or --no-padded")
+        raise NotModelled(
+            "estimate does not write --attention flash over padded rows: use memcalc trace, or --no-padded"
+        )
     if q.shape[0] == 1 and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
     return fused.flash_library(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))

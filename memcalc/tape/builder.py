@@ -178,8 +178,10 @@ class Builder:
         tape.scope = outer
         return out
 
-    def causal_lm(self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch, cache: Cache | None) -> Output:
-        """The head and the loss: hidden (b, s, hidden) -> logits (b, s, vocab). `tied_to` names the embedding or is empty.
+    def causal_lm(
+        self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch, cache: Cache | None
+    ) -> Output:
+        """The head and the loss: hidden (b, s, hidden) -> logits (b, s, vocab); `tied_to` names the embedding or is "".
 
         The hidden states are a local of the model's forward: they live until the loss is computed.
         """

@@ -23,7 +23,18 @@ Shape = tuple[int, ...]
 class Tape:
     """What is being recorded now: one run at a time (see `recording`)."""
 
-    __slots__ = ("autocast", "category", "frame", "gemm_workspaces", "grad", "in_backward", "number", "scope", "timeline", "workspace_bytes")
+    __slots__ = (
+        "autocast",
+        "category",
+        "frame",
+        "gemm_workspaces",
+        "grad",
+        "in_backward",
+        "number",
+        "scope",
+        "timeline",
+        "workspace_bytes",
+    )
 
     def __init__(self) -> None:
         self.start(Timeline(), 0)
@@ -145,6 +156,7 @@ class Node:
         self.outputs = outputs
         self.scope = tape.scope
         self.category = tape.category
+        self.attributes: object = None  # what a Python function's context keeps until the graph dies
         self.waiting = -1  # the engine's: edges that have not delivered yet; -1 outside a run
         self.buffer: list[Array | None] | None = None  # the engine's: gradients that have arrived
 
@@ -209,9 +221,7 @@ def record(out: Array, inputs: Sequence[Tensor], backward: Backward) -> Tensor:
 def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node:
     """A node over `inputs`, for ops with several outputs."""
     return Node(
-        backward,
-        [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs],
-        outputs,
+        backward, [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs], outputs
     )
 
 
@@ -261,10 +271,7 @@ def dense_strides(shape: Shape, strides: Shape) -> Shape:
     """
     if 0 in strides and any(size > 1 for size, stride in zip(shape, strides, strict=True) if stride == 0):
         return contiguous_strides(shape)
-    order = sorted(
-        (dim for dim in range(len(shape)) if shape[dim] != 1),
-        key=lambda dim: -strides[dim],
-    )
+    order = sorted((dim for dim in range(len(shape)) if shape[dim] != 1), key=lambda dim: -strides[dim])
     result = [1] * len(shape)
     step = 1
     for dim in reversed(order):

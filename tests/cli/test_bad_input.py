@@ -106,8 +106,8 @@ ENORMOUS = "9" * 5000  # Python refuses to read an integer of that many digits
         (("--checkpoint-every", "2"), ("--checkpoint-every", "--checkpointing")),
         (("--momentum", "0.9"), ("--momentum", "sgd")),
         (("--attention", "flash", "--dtype", "fp32"), ("--attention flash", "--dtype fp32")),
-        (("--attention", "flash", "--gpu", "t4"), ("--attention flash", "T4")),
-        (("--attention", "cudnn", "--padded"), ("--attention cudnn", "--padded")),
+        (("--attention", "flash", "--gpu", "t4"), ("--attention flash", "--gpu t4")),
+        (("--attention", "sdpa-flash", "--padded"), ("--attention sdpa-flash", "--padded")),
     ],
 )
 def test_bad_values_are_refused_by_name(arguments: tuple[str, ...], words: tuple[str, ...], tiny: str) -> None:

@@ -47,7 +47,7 @@ def test_what_is_not_given_is_what_the_workload_says(tiny: str) -> None:
         (("--clip", "0.5"), "clip", 0.5),
         (("--history", "160,empty"), "history", "160,empty"),
         (("--history", "160", "--history", "empty"), "history", "160,empty"),
-        (("--history", "none"), "history", ""),
+        (("--history", "none"), "history", "none"),
         (("--optimizer", "AdamW-torch"), "optimizer", "adamw_torch"),
         (("--attention", "sdpa_flash"), "attention", "sdpa-flash"),
         (("--method", "LoRA"), "method", "lora"),

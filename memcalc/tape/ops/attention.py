@@ -11,7 +11,20 @@ from typing import Protocol
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
 from memcalc.tape.ops.views import narrow, pad_last
-from memcalc.tape.tape import Array, Saved, Shape, Storage, Tensor, is_contiguous, like, new, record, save, scratch, wants
+from memcalc.tape.tape import (
+    Array,
+    Saved,
+    Shape,
+    Storage,
+    Tensor,
+    is_contiguous,
+    like,
+    new,
+    record,
+    save,
+    scratch,
+    wants,
+)
 
 
 class Chooser(Protocol):

@@ -138,5 +138,3 @@ def _product(shape: tuple[int, ...], dtype: str) -> Array:
 
 def _scaled(array: Array) -> Array:
     return new(array.shape, array.dtype, "mul")
-
-

@@ -115,4 +115,3 @@ def nll_loss(x: Tensor, labels: Array) -> Tensor:
 def nbytes_of(array: Array) -> int:
     """Bytes of an array's elements."""
     return prod(array.shape) * ITEMSIZE[array.dtype]
-

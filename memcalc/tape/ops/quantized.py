@@ -61,7 +61,9 @@ class Packed4Bit:
 
 
 def _dequantized(n: int, k: int, dtype: str, double_quant: bool) -> Array:
-    absmax = new((BLOCK_4BIT.absmax_count(n * k),), "fp32", "dequantize_blockwise", "workspace") if double_quant else None
+    absmax = (
+        new((BLOCK_4BIT.absmax_count(n * k),), "fp32", "dequantize_blockwise", "workspace") if double_quant else None
+    )
     weight = new((n, k), dtype, "dequantize_4bit", "workspace")
     del absmax
     return weight

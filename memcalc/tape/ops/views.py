@@ -49,10 +49,24 @@ def transpose(x: Tensor, first: int, second: int) -> Tensor:
     return record(out, (x,), backward)
 
 
+def heads(x: Tensor, head_dim: int) -> Tensor:
+    """(b, s, heads * head_dim) as (b, heads, s, head_dim): a view and a transposition in one node."""
+    before = b, s, width = x.shape
+    count = width // head_dim
+    strides = x.data.strides
+    out = x.data.view((b, count, s, head_dim), (strides[0], head_dim, strides[1], 1))
+
+    def backward(g: Array) -> list[Array]:
+        return [reshape_array(swap(g, 1, 2), before)]
+
+    return record(out, (x,), backward)
+
+
 def expand(x: Tensor, shape: Shape) -> Tensor:
     """Dims of size 1 repeated without a copy. Backward: the engine sums the gradient."""
     strides = tuple(
-        0 if old == 1 and size != 1 else stride for old, size, stride in zip(x.shape, shape, x.data.strides, strict=True)
+        0 if old == 1 and size != 1 else stride
+        for old, size, stride in zip(x.shape, shape, x.data.strides, strict=True)
     )
 
     def backward(g: Array) -> list[Array]:
@@ -77,6 +91,7 @@ def clone_contiguous(x: Tensor) -> Tensor:
 
 def clone(x: Tensor) -> Tensor:
     """A copy in the same layout. Backward: the gradient as it is."""
+
     def backward(g: Array) -> list[Array]:
         return [g]
 

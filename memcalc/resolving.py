@@ -1,0 +1,118 @@
+"""What options imply, and which cannot go together: the contract's rules, in one place each."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from memcalc.allocator import parse_alloc_conf
+from memcalc.errors import InvalidWorkload, UnknownName, shown
+from memcalc.formats import HALF
+from memcalc.optimizers import OPTIMIZERS, canonical_optimizer
+from memcalc.options import LARGEST
+
+if TYPE_CHECKING:
+    from memcalc.workload import Workload
+
+LOOPS: Mapping[str, Mapping[str, Any]] = {
+    "trainer": {"keep_logits": "none", "zero_grad": "none", "clip": 1.0},
+    "plain": {"keep_logits": "next", "zero_grad": "none", "clip": None},
+}
+QUANTS = ("none", "nf4", "fp4", "int8", "gptq", "awq", "gguf:TYPE")
+_KBIT = ("nf4", "fp4", "int8")
+
+
+def resolve(own: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` options with what they imply and the loop's preset filled in; explicit ones win over both."""
+    resolved = dict(own)
+    training = resolved.setdefault("mode", "train") == "train"
+    quant = resolved.setdefault("quant", "none")
+    resolved.setdefault("kbit_prepare", "peft" if training and quant in _KBIT else "none")
+    resolved.setdefault("checkpointing", training and resolved["kbit_prepare"] != "none")
+    for name, value in LOOPS[resolved.setdefault("loop", "trainer")].items():
+        resolved.setdefault(name, value)
+    configured = model_config.get("use_cache", True) is not False
+    cached = configured and resolved["loop"] == "plain" and not resolved["checkpointing"]
+    resolved.setdefault("use_cache", cached if training else True)
+    resolved["history"] = _history(resolved.get("history", ("same",) if training else ()))
+    resolved.setdefault("load", "to" if quant == "none" else "device-map")
+    if "optimizer" in resolved:
+        resolved["optimizer"] = canonical_optimizer(resolved["optimizer"])
+    return resolved
+
+
+def _history(items: tuple[str, ...]) -> tuple[str, ...]:
+    if items == ("none",):
+        return ()
+    for item in items:
+        length = int(item[:10]) if item.isascii() and item.isdigit() else 0
+        if item not in ("same", "empty") and not 1 <= length <= LARGEST:
+            raise InvalidWorkload(
+                f"--history {shown(item)}: each item is same, a sequence length or empty, or all is none"
+            )
+    return items
+
+
+def check(w: "Workload") -> None:
+    """Refuse what cannot be, naming both options."""
+    _check_names(w)
+    _check_quantization(w)
+    _check_mode(w)
+    _check_attention(w)
+    parse_alloc_conf(w.alloc_conf)
+
+
+def _check_names(w: "Workload") -> None:
+    if w.optimizer not in OPTIMIZERS:
+        raise UnknownName("optimizer", w.optimizer, OPTIMIZERS, "memcalc optimizers lists them")
+    if w.quant not in QUANTS[:-1] and not w.quant.startswith("gguf:"):
+        raise UnknownName("quantization", w.quant, QUANTS)
+    if w.momentum and w.optimizer != "sgd":
+        raise InvalidWorkload(f"--momentum belongs to --optimizer sgd, not to {w.optimizer}")
+
+
+def _check_quantization(w: "Workload") -> None:
+    if w.double_quant and w.quant not in ("nf4", "fp4"):
+        raise InvalidWorkload(f"--double-quant needs --quant nf4 or fp4, not --quant {w.quant}")
+    if w.kbit_prepare != "none" and w.quant == "none":
+        raise InvalidWorkload(f"--kbit-prepare {w.kbit_prepare} needs a quantized base: give --quant as well")
+    if w.kbit_prepare == "trl" and "bf16" not in (w.dtype, w.amp):
+        raise InvalidWorkload("--kbit-prepare trl casts to bf16: it goes with --dtype bf16 or --amp bf16 only")
+    if w.quant != "none" and w.load == "to":
+        raise InvalidWorkload(f"--quant {w.quant} is loaded by from_pretrained: it cannot go with --load to")
+    if w.quant != "none" and w.training and w.method_name == "full":
+        raise InvalidWorkload(f"--quant {w.quant} freezes the base: it cannot go with --method full")
+
+
+def _check_mode(w: "Workload") -> None:
+    if w.training and w.merged:
+        raise InvalidWorkload("--merged goes with --mode inference only")
+    if w.merged and w.method_name == "full":
+        raise InvalidWorkload("--merged needs adapters: it cannot go with --method full")
+    if not w.training and w.checkpointing:
+        raise InvalidWorkload("--checkpointing needs a backward: it cannot go with --mode inference")
+    if not w.training and w.history:
+        raise InvalidWorkload("--history is of training steps: it cannot go with --mode inference")
+    if w.use_cache and w.checkpointing:
+        raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
+    if w.checkpoint_every != 1 and not w.checkpointing:
+        raise InvalidWorkload("--checkpoint-every needs --checkpointing")
+    half_trained = w.dtype == "fp16" and (w.method_name == "full" or not w.autocast_adapter_dtype)
+    if w.training and w.amp == "fp16" and half_trained:
+        raise InvalidWorkload(
+            "--amp fp16 cannot go with trained fp16 weights: GradScaler refuses to unscale fp16 gradients; "
+            "use --dtype fp32 with it, or --amp none"
+        )
+
+
+def _check_attention(w: "Workload") -> None:
+    half = {w.dtype, w.amp} & HALF
+    if w.attention in ("flash", "sdpa-flash", "cudnn") and not half:
+        raise InvalidWorkload(
+            f"--attention {w.attention} computes in half precision: it cannot go with --dtype fp32 and --amp none"
+        )
+    if w.attention in ("flash", "sdpa-flash") and w.device == "cuda" and w.gpu.capability < (8, 0):
+        major, minor = w.gpu.capability
+        raise InvalidWorkload(
+            f"--attention {w.attention} needs compute capability 8.0: --gpu {w.gpu.key} has {major}.{minor}"
+        )
+    if w.attention == "sdpa-flash" and w.padded:
+        raise InvalidWorkload("--attention sdpa-flash takes no mask: it cannot go with --padded")
