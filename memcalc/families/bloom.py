@@ -143,14 +143,14 @@ def gelu(x: Tensor) -> Tensor:
 
     Saves: x. Allocates and frees on the way: each factor of the formula, as Python evaluates it.
     """
-    kept = save(x.data) if wants(x) else None
-    data = x.data
+    out = _gelu_forward(x.data)
+    kept = save(x.data) if wants(x) else None  # a Python function's arrays are packed once it has returned
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
         return [_gelu_back(kept.get())]
 
-    return record(_gelu_forward(data), (x,), backward)
+    return record(out, (x,), backward, python=True)
 
 
 def _gelu_forward(x: Array) -> Array:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: SLF001 - Module.to and from_pretrained write there too
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +35,17 @@ def build_base(workload: Workload, device: str) -> Unloaded:
     return Unloaded(model, values)
 
 
-def load(base: Unloaded, workload: Workload, device: str, watch: Watch) -> tuple[nn.Module, set[int]]:
+def load(
+    base: Unloaded,
+    workload: Workload,
+    device: str,
+    watch: Watch,
+    with_adapters: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[nn.Module, set[int]]:
     """The model on the device with everything that training needs but the optimizer: phase "load".
 
-    Returns it and the ids of the base model's own parameters and buffers.
+    `with_adapters` is entered while adapters are made. Returns the model and the ids of the base model's own
+    parameters and buffers.
     """
     model = base.model
     watch.phase("load")
@@ -50,7 +59,8 @@ def load(base: Unloaded, workload: Workload, device: str, watch: Watch) -> tuple
     if workload.checkpointing:
         enable_checkpointing(model, workload)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    wrapped = wrap(model, workload)
+    with with_adapters():
+        wrapped = wrap(model, workload)
     if workload.kbit_prepare == "trl":
         quantize.cast_back(wrapped)
     if workload.checkpointing and not model.get_input_embeddings().weight.requires_grad:

@@ -78,6 +78,14 @@ def quantization_state(module: torch.nn.Module) -> list[torch.Tensor]:
     return found
 
 
+def shared_maps() -> list[torch.Tensor]:
+    """The 8-bit maps that bitsandbytes makes once a process."""
+    import sys
+
+    functional = sys.modules.get("bitsandbytes.functional")
+    return [] if functional is None else list(functional.name2qmap.values())
+
+
 def prepare(model: Any) -> bool:
     """Prepare for k-bit training as peft does; whether it empties the allocator's cache (from peft 0.20 on)."""
     import inspect

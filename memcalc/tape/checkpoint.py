@@ -119,7 +119,7 @@ def checkpoint_reentrant(layer: Callable[[Tensor], R], x: Tensor) -> R:
         run_backward(_tensors(outputs), given)
         return [leaf.grad]
 
-    node = node_of((x,), backward, len(shapes))
+    node = node_of((x,), backward, len(shapes), python=True)
     node.attributes = layer  # ctx.run_function: its arguments (masks, positions) outlive what is saved
     made = tuple(Tensor(result.data, node, index) for index, result in enumerate(_tensors(results)))
     return cast(R, made if isinstance(results, tuple) else made[0])

@@ -116,6 +116,8 @@ def _call(node: Node) -> list[Array | None]:
     gradients = _take(node)
     assert node.backward is not None, "a graph can be run backward once"
     outputs = list(node.backward(*gradients))
+    if node.python:
+        del gradients
     for position, edge in enumerate(node.inputs):
         if edge is None:
             outputs[position] = None

@@ -80,6 +80,10 @@ class Storage:
     __slots__ = ("events", "held", "row")
 
     def __init__(self, nbytes: int, op: str, category: str = "") -> None:
+        self.held = 0  # gradient buffers of the engine that lean on this block
+        if not nbytes:  # an allocator gives nothing for nothing
+            self.row, self.events = 0, []
+            return
         timeline = tape.timeline
         self.row = row = len(timeline.nbytes)
         timeline.nbytes.append(nbytes)
@@ -87,7 +91,6 @@ class Storage:
         timeline.labels.append((tape.scope, op))
         self.events = timeline.events
         self.events.append(row)
-        self.held = 0  # gradient buffers of the engine that lean on this block
 
     def __del__(self) -> None:
         self.events.append(~self.row)
@@ -113,11 +116,8 @@ class Array:
         return Array(self.storage, shape, strides, self.dtype, True)
 
     def settle(self, category: str) -> None:
-        """This block turns out to be of another category."""
-        self.storage_timeline().categories[self.storage.row] = category
-
-    def storage_timeline(self) -> Timeline:
-        return tape.timeline
+        """This block, of the timeline under way, turns out to be of another category."""
+        tape.timeline.categories[self.storage.row] = category
 
 
 class Tensor:
@@ -146,14 +146,26 @@ Input = tuple["Node | Leaf", int, Shape, str]  # where a gradient goes, in which
 class Node:
     """A recorded op: its backward closure, and where the gradients of its inputs go."""
 
-    __slots__ = ("attributes", "backward", "buffer", "category", "inputs", "number", "outputs", "scope", "waiting")
+    __slots__ = (
+        "attributes",
+        "backward",
+        "buffer",
+        "category",
+        "inputs",
+        "number",
+        "outputs",
+        "python",
+        "scope",
+        "waiting",
+    )
 
-    def __init__(self, backward: Backward, inputs: list[Input | None], outputs: int) -> None:
+    def __init__(self, backward: Backward, inputs: list[Input | None], outputs: int, python: bool) -> None:
         tape.number = number = tape.number + 1
         self.number: float = number
         self.backward: Backward | None = backward
         self.inputs = inputs
         self.outputs = outputs
+        self.python = python  # a Python function's: its incoming gradients die when it returns
         self.scope = tape.scope
         self.category = tape.category
         self.attributes: object = None  # what a Python function's context keeps until the graph dies
@@ -205,20 +217,21 @@ def save(array: Array) -> Saved:
     return array if frame is None else frame.save(array)
 
 
-def record(out: Array, inputs: Sequence[Tensor], backward: Backward) -> Tensor:
+def record(out: Array, inputs: Sequence[Tensor], backward: Backward, *, python: bool = False) -> Tensor:
     """The op's output, with a node if any input needs a gradient.
 
     `backward(gradient)` returns one gradient per input (None where none is needed), each in the shape
-    and dtype in which the formula gives it: the engine sums and casts it to the input's own.
+    and dtype in which the formula gives it: the engine sums and casts it to the input's own. `python` says
+    that the real one is a torch.autograd.Function.
     """
     if tape.grad:
         for x in inputs:
             if x.node is not None:
-                return Tensor(out, node_of(inputs, backward))
+                return Tensor(out, node_of(inputs, backward, python=python))
     return Tensor(out)
 
 
-def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1) -> Node:
+def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1, *, python: bool = False) -> Node:
     """A node over `inputs`, for ops with several outputs."""
     return Node(
         backward, [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs], outputs

@@ -11,7 +11,15 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from memcalc.tracing.private_api import current_node, in_backward, next_sequence_number
 
-_STAGES = {"load": "weights", "optimizer": "workspace"}  # what a block is by default
+_STAGES = {  # what a block made outside of the engine is by default
+    "load": "workspace",
+    "prepared": "logits_loss",  # the running loss
+    "backward": "logits_loss",  # the loss is scaled and asked whether it is finite
+    "optimizer": "workspace",
+}
+_FILLED = ("empty", "zeros", "ones", "_to_copy", "clone")  # while loading: a tensor that holds weights, no intermediate
+_DEQUANTIZED = ("dequantize_4bit", "dequantize_blockwise")
+_PRODUCTS = ("mm", "addmm", "bmm", "gemm_4bit", "int8_linear_matmul")
 _LATEST = 2**63  # AccumulateGrad nodes carry a number above any that forward hands out
 
 
@@ -87,17 +95,31 @@ class Place:
         """(category, module, op as shown) of a block that `op` makes now."""
         if not in_backward():
             module = self._stack[-1] if self._stack else ""
-            category = _STAGES.get(self.stage, "logits_loss" if self._in_logits else "activations")
-            return self._override or category, module, op
+            return self._override or self._category(op, module), module, op
         node = current_node()
         module = self._owner(node)
         if torch.is_grad_enabled():  # a checkpointed layer runs again
             module = self._stack[-1] if self._stack else module
-            return self._override or "activations", module, f"{op} (recomputed)"
+            return self._override or self._activation(op), module, f"{op} (recomputed)"
         if self._in_logits and module and self._within_head(module):
             self._in_logits = False
         shown = op if "backward" in op else f"{op} (backward)"
-        return self._override or ("logits_loss" if self._in_logits else "activations"), module, shown
+        return self._override or self._activation(op), module, shown
+
+    def _category(self, op: str, module: str) -> str:
+        """Of a block that no engine makes."""
+        if self.stage == "load" and op.startswith(_FILLED):
+            return "weights"
+        if self.stage == "forward":
+            if op in _PRODUCTS and self._within_head(module):
+                self._in_logits = True  # what the head does before its product, a cast of its input, is no logits
+            return self._activation(op)
+        return _STAGES[self.stage]
+
+    def _activation(self, op: str) -> str:
+        if op in _DEQUANTIZED:
+            return "workspace"
+        return "logits_loss" if self._in_logits else "activations"
 
     def _within_head(self, module: str) -> bool:
         return bool(self._head) and (module == self._head or module.startswith(self._head + "."))
@@ -114,8 +136,6 @@ class Place:
         if name is None:
             name = self._stack[-1] if self._stack else ""
         self._stack.append(name)
-        if not in_backward() and self._within_head(name):
-            self._in_logits = True
         self._note()
 
     def _returned(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -1,6 +1,7 @@
 """A workload's load, history and measured step, recorded on the meta device."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class _Marks:
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer, self.timeline, self.place = tracer, tracer.timeline, tracer.place
-        self.model: nn.Module | None = None
+        self.loaded: list[tuple[nn.Parameter, str, tuple[str, str]]] = []  # with category and label
         self.optimizer: torch.optim.Optimizer | None = None
         self._marking = True
 
@@ -57,15 +58,17 @@ class _Marks:
         self._settle()
         if self._marking:
             self.timeline.phase_end()
+        if self.place.stage == "load":
+            self.place.enter("prepared")
 
     def empty_cache(self) -> None:
         self.timeline.empty_cache()
 
     def _settle(self) -> None:
-        """Gradients and optimizer states are known as such once they are in place."""
-        if self.model is not None:
-            for parameter in self.model.parameters():
-                self.tracer.settle(parameter.grad, "gradients")
+        """Gradients and optimizer states are known as such once they are in place; a bias may have a new block."""
+        for parameter, category, label in self.loaded:
+            self.tracer.settle(parameter, category, label)
+            self.tracer.settle(parameter.grad, "gradients")
         if self.optimizer is not None:
             for state in self.optimizer.state.values():
                 for value in state.values():
@@ -112,10 +115,10 @@ def record(workload: Workload, device: str = "meta") -> Recording:
 
 def _run(base: Unloaded, workload: Workload, device: str, tracer: Tracer) -> nn.Module:
     marks = _Marks(tracer)
-    model, base_tensors = load(base, workload, device, marks)
+    with_adapters = functools.partial(tracer.place.category, "adapter")
+    model, base_tensors = load(base, workload, device, marks, with_adapters)
     tracer.place.know(model)
-    _settle_loaded(model, tracer, base_tensors)
-    marks.model = model
+    marks.loaded = _settle_loaded(model, tracer, base_tensors)
     if workload.training:
         training = loops.Training(model, workload, device, marks)
         marks.optimizer = training.optimizer
@@ -125,14 +128,25 @@ def _run(base: Unloaded, workload: Workload, device: str, tracer: Tracer) -> nn.
     return model
 
 
-def _settle_loaded(model: nn.Module, tracer: Tracer, base_tensors: set[int]) -> None:
-    """What the method added is adapter, what stands beside packed weights is quantization state."""
+def _settle_loaded(
+    model: nn.Module, tracer: Tracer, base_tensors: set[int]
+) -> list[tuple[nn.Parameter, str, tuple[str, str]]]:
+    """What the method added is adapter, what stands beside packed weights is quantization state.
+
+    Returns the parameters with their categories and labels.
+    """
+    loaded = []
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         category = "weights" if id(tensor) in base_tensors else "adapter"
         tracer.settle(tensor, category, tracer.place.name_of(name))
+        if isinstance(tensor, nn.Parameter):
+            loaded.append((tensor, category, tracer.place.name_of(name)))
+    for tensor in quantize.shared_maps():
+        tracer.settle(tensor, "quantization_state", ("", "quant_state"))
     for path, module in model.named_modules():
         for tensor in quantize.quantization_state(module):
             tracer.settle(tensor, "quantization_state", (tracer.place.relative(path), "quant_state"))
+    return loaded
 
 
 @contextlib.contextmanager

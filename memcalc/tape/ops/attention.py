@@ -184,7 +184,7 @@ def flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=d, dtype=dtype
         )
 
-    return _record(out, inputs, kept, inner, "flash_attn_backward", like)
+    return _record(out, inputs, kept, inner, "flash_attn_backward", like, python=True)
 
 
 def heads_inside(x: Array) -> bool:
@@ -227,6 +227,8 @@ def _record(
     inner: Callable[[Array], Scratch],
     op: str,
     laid_out: Callable[[Array, str], Array],
+    *,
+    python: bool = False,
 ) -> Tensor:
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
@@ -237,7 +239,7 @@ def _record(
         del held, before, after
         return gradients
 
-    return record(out, inputs, backward)
+    return record(out, inputs, backward, python=python)
 
 
 def _by_position(shape: Shape, dtype: str, op: str) -> Array:

@@ -103,7 +103,8 @@ def nll_loss(x: Tensor, labels: Array) -> Tensor:
     kept_total = save(total) if kept else None
 
     def backward(g: Array) -> list[Array]:
-        assert kept is not None and kept_total is not None
+        assert kept is not None
+        assert kept_total is not None
         held = (kept[0].get(), kept[1].get(), kept_total.get())
         gradient = like(held[0], "nll_loss_backward")
         del held

@@ -10,7 +10,7 @@ from math import prod
 from memcalc.formats import BLOCK_4BIT
 from memcalc.kernels import Gpu, gemm_4bit_scratch
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Tensor, gemm, new, record, scratch
+from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, record, scratch, wants
 
 
 @dataclass(slots=True)
@@ -31,15 +31,18 @@ class Packed4Bit:
         return True
 
     def linear(self, x: Tensor) -> Tensor:
-        """Linear4bit.forward: x and the bias in the compute dtype, the result in x's own."""
+        """Linear4bit.forward: x in the compute dtype, the result in x's own; the bias is cast for good."""
         low = cast(x, self.compute_dtype)
-        bias = None if self.bias is None else cast(self.bias, self.compute_dtype)
-        return cast(self._multiply(low, bias), x.dtype)
+        if self.bias is not None and self.bias.dtype != self.compute_dtype:
+            self.bias.data = like(self.bias.data, "bias", self.compute_dtype, "weights")
+            if isinstance(self.bias.node, Leaf):
+                self.bias.node.array = self.bias.data
+        return cast(self._multiply(low), x.dtype)
 
-    def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, x: Tensor) -> Tensor:
         """MatMul4Bit: x W^T. Saves: nothing. Allocates: what the kernel dequantizes inside, and the output.
 
-        Backward allocates: absmax in fp32 where it is quantized itself, the weight dequantized, x's gradient.
+        Backward allocates: the bias's gradient where it trains, absmax in fp32 where it is quantized itself, the weight dequantized, x's gradient.
         """
         n, k, rows = self.d_out, self.d_in, prod(x.shape[:-1])
         inner = gemm_4bit_scratch(self.gpu, rows, n, k, x.dtype, double_quant=self.double_quant)
@@ -49,15 +52,19 @@ class Packed4Bit:
             gemm()
         del held
         shape, dtype, double_quant = x.shape, x.dtype, self.double_quant
+        bias, wanted = self.bias, (wants(x), self.bias is not None and wants(self.bias))
 
         def backward(g: Array) -> list[Array | None]:
+            gb = new(g.shape[1:], dtype, "sum") if wanted[1] else None
+            if not wanted[0]:
+                return [None, gb]
             weight = _dequantized(n, k, dtype, double_quant)
             gx = new(shape, dtype, "mm")
             gemm()
             del weight
-            return [gx]
+            return [gx, gb]
 
-        return record(out, (x,), backward)
+        return record(out, (x,) if bias is None else (x, bias), backward, python=True)
 
 
 def _dequantized(n: int, k: int, dtype: str, double_quant: bool) -> Array:
