@@ -67,7 +67,7 @@ class Accelerator:
         self._backend.synchronize()
 
     def describe(self) -> dict[str, Any]:
-        free, total = self._backend.mem_get_info()  # the first call creates the context, and allocates nothing
+        _, total = self._backend.mem_get_info()  # the first call creates the context, and allocates nothing
         properties = self._backend.get_device_properties(self._backend.current_device())
         major, minor = getattr(properties, "major", None), getattr(properties, "minor", None)
         return {
@@ -76,7 +76,6 @@ class Accelerator:
             "sm_count": getattr(properties, "multi_processor_count", None),
             "uuid": str(getattr(properties, "uuid", "")).removeprefix("GPU-"),
             "total": total,
-            "used": total - free,
         }
 
     def record(self, on: bool, *, stacks: bool = False) -> None:
@@ -121,7 +120,7 @@ class Metal:
 
     def describe(self) -> dict[str, Any]:
         total = self._backend.recommended_max_memory()
-        return {"name": "mps", "capability": None, "sm_count": None, "uuid": "", "total": total, "used": None}
+        return {"name": "mps", "capability": None, "sm_count": None, "uuid": "", "total": total}
 
     def record(self, on: bool, *, stacks: bool = False) -> None:
         raise Unmeasurable("torch.mps does not record its allocations")

@@ -1,27 +1,20 @@
-"""A case on a device that has counters: load, history, the measured step, then the steps that are timed."""
+"""A case on a device that has counters."""
 
-import contextlib
-import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-import torch
+from importlib.util import find_spec
 
 from memcalc.errors import MemcalcError, NotModelled
 from memcalc.footprint import Footprint
-from memcalc.profiling import card, pinning, record, timing, weights
+from memcalc.profiling import pinning, recorded
+from memcalc.profiling.card import Card
 from memcalc.profiling.case import Case
 from memcalc.profiling.device import Device, open_device
-from memcalc.profiling.facts import Facts, Unmeasurable
-from memcalc.profiling.failing import classify
-from memcalc.profiling.meter import Meter
+from memcalc.profiling.facts import Facts
+from memcalc.profiling.failing import Failure, failure_of
+from memcalc.profiling.outcome import footprint_of_run
+from memcalc.profiling.run import Run
 from memcalc.profiling.sampler import Sampler
-from memcalc.realize import describing, loops
-from memcalc.realize.loading import build_base, load
-from memcalc.realize.watch import Watch
-from memcalc.workload import Workload
 
 
 def measure(case: Case, device: Device | None = None) -> Footprint:
@@ -30,35 +23,44 @@ def measure(case: Case, device: Device | None = None) -> Footprint:
     Raises MemcalcError where the case cannot begin: no such device, a model that cannot be built.
     """
     began = time.perf_counter()
-    _check(case.workload)
+    if case.workload.attention == "flash" and find_spec("flash_attn") is None:
+        raise NotModelled(
+            "--attention flash needs the package flash-attn, which is not installed here: --attention sdpa-flash is "
+            "torch's own kernel, memcalc trace has a stand-in"
+        )
     device = device or open_device(case.workload.device)
     facts = Facts()
-    seen = card.begin(device, facts)
-    workload = replace(case.workload, gpu=seen.gpu) if seen.gpu is not None else case.workload
-    run = _Run(workload, case, device, facts)
-    with Sampler(seen.figures(device)) as sampler, pinning.attention(workload) as kernels:
-        run.watch(sampler.look)
-        try:
-            run.measured_step()
-        except MemcalcError:
-            raise
-        except Exception as error:
-            outcome, reason = classify(error)
-        else:
-            outcome, reason = "ok", ""
-        seen.finish(device, facts)
-    sampler.report(facts)
-    if outcome == "ok":
-        run.time_steps()
-    return run.footprint(outcome, reason, kernels, seconds=time.perf_counter() - began)
+    card = Card(device, facts)
+    facts.read("recording", lambda: device.memory.record(True, stacks=bool(case.top or case.snapshot)))
+    workload = replace(case.workload, gpu=card.gpu() or case.workload.gpu)
+    with pinning.attention(workload) as kernels:
+        with Sampler(card.figures()) as sampler:
+            run = Run(workload, case, device, sampler.look)
+            failure = _attempt(run)
+        sampler.report(facts)
+        facts.read("outside_bytes", card.outside_allocator)
+        found = recorded.read(run, facts)
+        if failure is None and case.steps:
+            _time(run, facts)
+    return footprint_of_run(run, facts, kernels, found, failure, seconds=time.perf_counter() - began)
 
 
-def _check(workload: Workload) -> None:
-    if workload.attention == "flash":
-        from importlib.util import find_spec
+def _attempt(run: Run) -> Failure | None:
+    try:
+        run.measured_step()
+    except MemcalcError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the user's libraries raise is an outcome
+        failure = failure_of(error, run.meter.open)
+    else:
+        return None
+    run.meter.finish()
+    return failure
 
-        if find_spec("flash_attn") is None:
-            raise NotModelled(
-                "--attention flash needs the package flash-attn, which is not installed here: "
-                "--attention sdpa-flash is torch's own, memcalc trace has a stand-in"
-            )
+
+def _time(run: Run, facts: Facts) -> None:
+    """Timed steps come last: whatever goes wrong in them leaves the memory's figures as they are."""
+    try:
+        facts.values.update(run.time_steps())
+    except Exception as error:  # noqa: BLE001 - as above
+        facts.missing("step_seconds", failure_of(error, None).reason)

@@ -36,14 +36,14 @@ class Meter:
         self._reserved: dict[str, int | None] = {}
         self.open: str | None = None  # the phase that runs
         self._read = False
-        self._marking = True
+        self._marking, self._finished = True, False
 
     def history(self) -> None:
         self._begin("history")
         self._marking = False
 
     def measured(self) -> None:
-        self._marking = True
+        self._marking = not self._finished
 
     def phase(self, name: str) -> None:
         if self._marking:
@@ -63,7 +63,7 @@ class Meter:
     def finish(self) -> None:
         """The measured step is over; what runs from here on is not read."""
         self._close()
-        self._marking = False
+        self._marking, self._finished = False, True
 
     def phases(self) -> tuple[Phase, ...]:
         """The levels of each phase that was read, in the contract's order."""
@@ -84,14 +84,14 @@ class Meter:
         """The most reserved since the process began."""
         return _highest(self._reserved.values())
 
-    def know_loaded(self, own: set[int]) -> None:
-        """Note the loaded model's tensors; `own` are the ids of the base model's."""
-        assert self.model is not None
+    def know_loaded(self, model: nn.Module, own: set[int]) -> None:
+        """Note a loaded model's tensors; `own` are the ids of the base model's."""
+        self.model = model
         levels = self.memory.levels()
         kinds: dict[str, list[torch.Tensor]] = {"weights": [], "adapter": [], "quantization_state": []}
-        for tensor in (*self.model.parameters(), *self.model.buffers()):
+        for tensor in (*model.parameters(), *model.buffers()):
             kinds["weights" if id(tensor) in own else "adapter"].append(tensor)
-        for module in self.model.modules():
+        for module in model.modules():
             kinds["quantization_state"] += quantize.quantization_state(module)
         self._note(levels, kinds)
 

@@ -4,9 +4,13 @@ NVML knows cards, torch knows devices: CUDA_VISIBLE_DEVICES renumbers them, so t
 Source: nvidia-ml-py 13 (pynvml.py), NVML's API reference.
 """
 
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from memcalc.profiling.facts import Unmeasurable
+
+T = TypeVar("T")
 
 
 class Process(NamedTuple):
@@ -27,14 +31,12 @@ class Nvml:
         return _text(self._call("nvmlSystemGetDriverVersion"))
 
     def used_by_card(self) -> dict[str, int]:
-        """Bytes in use on each card, by UUID, whoever uses them. Cards that refuse are left out."""
-        used = {}
-        for uuid, card in self._cards().items():
-            try:
-                used[uuid] = self._used(card)
-            except Unmeasurable:
-                continue
-        return used
+        """Bytes in use on each card, by UUID, whoever uses them. What is refused is left out."""
+        return self._of_each(self._used)
+
+    def processes_by_card(self) -> dict[str, list[Process]]:
+        """The processes that compute on each card, by UUID. What is refused is left out."""
+        return self._of_each(self._processes)
 
     def used(self, uuid: str) -> int:
         """Bytes in use on a card, whoever uses them."""
@@ -48,7 +50,18 @@ class Nvml:
 
     def processes(self, uuid: str) -> list[Process]:
         """The processes that compute on a card."""
-        listed = self._call("nvmlDeviceGetComputeRunningProcesses", self._card(uuid))
+        return self._processes(self._card(uuid))
+
+    def _of_each(self, figure: Callable[[Any], T]) -> dict[str, T]:
+        found = {}
+        with contextlib.suppress(Unmeasurable):
+            for uuid, card in self._cards().items():
+                with contextlib.suppress(Unmeasurable):
+                    found[uuid] = figure(card)
+        return found
+
+    def _processes(self, card: Any) -> list[Process]:
+        listed = self._call("nvmlDeviceGetComputeRunningProcesses", card)
         return [Process(int(process.pid), process.usedGpuMemory) for process in listed]
 
     def _used(self, card: Any) -> int:

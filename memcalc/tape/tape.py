@@ -233,9 +233,8 @@ def record(out: Array, inputs: Sequence[Tensor], backward: Backward, *, python: 
 
 def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1, *, python: bool = False) -> Node:
     """A node over `inputs`, for ops with several outputs."""
-    return Node(
-        backward, [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs], outputs
-    )
+    edges = [None if x.node is None else (x.node, x.index, x.data.shape, x.data.dtype) for x in inputs]
+    return Node(backward, edges, outputs, python)
 
 
 def new(shape: Shape, dtype: str, op: str, category: str = "") -> Array:

@@ -1,0 +1,53 @@
+"""What only the built model and the installed libraries can tell: counts, the checkpoint's size, versions."""
+
+# ruff: noqa: SLF001 - torch keeps there which buffers are not saved
+
+import contextlib
+import importlib.metadata
+import platform
+from typing import Any
+
+from memcalc.realize.model import uses_peft
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+def counted(model: Any) -> tuple[int, int]:
+    """(total, trainable) parameters as peft counts them: packed weights by logical size, tied ones once.
+
+    Source: peft 0.21, peft_model.py, get_nb_trainable_parameters.
+    """
+    total = trainable = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        count = parameter.numel() if state is None else state.shape.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return total, trainable
+
+
+def checkpoint_bytes(model: Any) -> int:
+    """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model."""
+    stored = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                stored[f"{path}.{name}" if path else name] = buffer
+    if uses_peft(model):
+        from peft import get_peft_model_state_dict
+
+        stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
+    tensors = stored.values()
+    seen: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        seen[storage._cdata] = tensor.numel() * tensor.element_size()
+    return sum(seen.values())
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
