@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memcalc.footprint import Footprint
+    from memcalc.profiling.case import Case
     from memcalc.workload import Workload
 
 __version__ = "0.1.0"
-__all__ = ["Footprint", "Workload", "__version__", "estimate"]
+__all__ = ["Footprint", "Workload", "__version__", "estimate", "profile"]
 
 _LAZY = {"Footprint": "memcalc.footprint", "Workload": "memcalc.workload"}
 
@@ -30,6 +31,52 @@ def estimate(model: "str | Workload", method: str = "lora", *, top: int = 0, **o
 
     workload = model if isinstance(model, Workload) else Workload.of(model, method, **options)
     return estimating.estimate(workload, top=top)
+
+
+def profile(
+    model: "str | Workload",
+    method: str = "lora",
+    *,
+    top: int = 0,
+    pretrained: bool = False,
+    warmup: int = 1,
+    steps: int = 3,
+    snapshot: str | None = None,
+    out: str | None = None,
+    timeout: float | None = None,
+    **options: Any,
+) -> "Footprint":
+    """What a fine-tuning run takes, measured on this machine's device in a process of its own.
+
+    Random weights unless `pretrained`; `steps` further steps are timed after `warmup` others; `snapshot` and `out` are
+    files: PyTorch's memory snapshot, and JSON lines to append the footprint to; `timeout` in seconds. A run that fails
+    is a footprint too: see its `outcome`. The rest as in `estimate`. Raises NotModelled where there is no such device.
+    """
+    from memcalc.profiling import runner
+    from memcalc.profiling.case import Case
+    from memcalc.profiling.store import Store
+    from memcalc.workload import Workload
+
+    workload = model if isinstance(model, Workload) else Workload.of(model, method, **options)
+    case = Case(workload, pretrained=pretrained, warmup=warmup, steps=steps, top=top, snapshot=snapshot)
+    store = Store(out) if out is not None else None
+    footprint = runner.run(case, _measure, timeout=timeout)
+    if store is not None:
+        store.append(footprint)
+        store.close()
+    return footprint
+
+
+def _measure(case: "Case") -> "Footprint":
+    """On the CPU trace's recorder does the counting: neither of the two floors knows the other."""
+    if case.workload.device == "cpu":
+        from memcalc.profiling import host
+        from memcalc.tracing.record import record
+
+        return host.measure(case, record)
+    from memcalc.profiling import measure
+
+    return measure.measure(case)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
 from memcalc import families
+from memcalc.allocator import cpu_replay, live_levels
+from memcalc.depth import DEPTH, peak_at_depth
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.families import Family
 from memcalc.families.config import Config
@@ -16,7 +19,7 @@ from memcalc.footprint import Footprint
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
 from memcalc.recording import Recording, footprint_of
-from memcalc.step.loading import FOUR_BIT, Architecture, declare, load
+from memcalc.step.loading import FOUR_BIT, Architecture, Loaded, declare, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
@@ -43,29 +46,60 @@ def estimate(w: Workload, *, top: int = 0) -> Footprint:
 
 def record(w: Workload) -> Recording:
     """Write the workload's loading and steps over the tape."""
+    family, c = _family_of(w)
+    timeline, m, loaded = write(w, family, c)
+    _only_what_the_loop_keeps(timeline, family, w)
+    return Recording(
+        timeline=timeline,
+        total_params=_count(loaded.model),
+        trainable_params=sum(prod(parameter.shape) for parameter in loaded.trained.values()),
+        checkpoint_bytes=_checkpoint_bytes(loaded.model, m, w),
+        attention_kernel="+".join(m.kernels_taken) or _implementation_name(m.attention.implementation),
+        versions=MODELLED_VERSIONS,
+    )
+
+
+def peak_live(w: Workload) -> int:
+    """`peak_live` alone, of any depth, from three layers of one step: what sweeps need.
+
+    Where a step leaves more behind than the optimizer's states (an output kept until the next forward, gradients
+    zeroed in place, another history), the whole run is written.
+    """
+    family, c = _family_of(w)
+    steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
+    if c.layers <= DEPTH or not (steady or not w.training):
+        timeline, _, _ = write(w, family, c)
+        return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
+    timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers)
+    round_to = 512 if w.device == "cuda" else 1
+    return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
+
+
+def write(w: Workload, family: Family, c: Config, *, depth: int = 0) -> tuple[Timeline, Builder, Loaded]:
+    """The workload's loading and steps on a timeline; with `depth`, its measured step alone, of fewer layers."""
+    attention = _attention(w, c, family)
+    timeline = Timeline()
+    with _one_at_a_time, _without_collector():
+        architecture = declare(family, c, w.method, attention)
+        tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
+        m = _builder(w, c, attention, architecture)
+        loaded = load(m, architecture, family, w, depth)
+        if not w.training:
+            Inference(m, family, c, w).run()
+        elif depth:
+            Training(m, family, c, w, loaded).run_prepared()
+        else:
+            Training(m, family, c, w, loaded).run()
+        timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
+    return timeline, m, loaded
+
+
+def _family_of(w: Workload) -> tuple[Family, Config]:
     _refuse(w)
     family = families.find(w.model.config.get("model_type"))
     c = family.read(w.model)
     _check(w, c, family)
-    attention = _attention(w, c, family)
-    with _one_at_a_time, _without_collector():
-        architecture = declare(family, c, w.method, attention)
-        timeline = Timeline()
-        tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
-        m = _builder(w, c, attention, architecture)
-        loaded = load(m, architecture, family, w)
-        run = Training(m, family, c, w, loaded) if w.training else Inference(m, family, c, w)
-        run.run()
-        timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
-    _only_what_the_loop_keeps(timeline, family, w)
-    return Recording(
-        timeline=timeline,
-        total_params=_count(architecture),
-        trainable_params=sum(prod(parameter.shape) for parameter in loaded.trained.values()),
-        checkpoint_bytes=_checkpoint_bytes(architecture, m, w),
-        attention_kernel="+".join(m.kernels_taken) or _implementation_name(attention.implementation),
-        versions=MODELLED_VERSIONS,
-    )
+    return family, c
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from memcalc.timeline import CATEGORIES
 from tests import cases
 from tests.cases import DIMENSIONS
-from tests.streams import Result, Run, cause
+from tests.comparison import Result, Run, cause
 
 _EXAMPLES = 3  # cases named under one cause
 _CONTEXT = 11  # births shown around a difference, a third of what the comparer gives
@@ -128,6 +128,10 @@ def _figures(result: Result) -> Iterator[str]:
     mine, theirs = result.footprints
     for what in ("peak_live", "peak_allocated", "peak_reserved"):
         ours, real = getattr(mine, what), getattr(theirs, what)
-        yield f"{ours:,}" if ours == real else f"{ours:,} / {real:,}"
+        yield _number(ours) if ours == real else f"{_number(ours)} / {_number(real)}"
     assert theirs.at_peak is not None
     yield from (f"{theirs.at_peak[category]:,}" for category in CATEGORIES)
+
+
+def _number(nbytes: int | None) -> str:
+    return "none" if nbytes is None else f"{nbytes:,}"

@@ -23,6 +23,7 @@ from memcalc.kernels.flash import (
 )
 from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
 from memcalc.kernels.quantized import gemm_4bit_scratch, int8_dequant_scratch, int8_quant_scratch
+from memcalc.kernels.reductions import embedding_backward_scratch, foreach_norm_scratch
 
 __all__ = [
     "Gpu",
@@ -36,6 +37,7 @@ __all__ = [
     "efficient_lse_shape",
     "efficient_mask_width",
     "efficient_seed_bytes",
+    "embedding_backward_scratch",
     "flash_backward_scratch",
     "flash_forward_scratch",
     "flash_library_backward_scratch",
@@ -43,6 +45,7 @@ __all__ = [
     "flash_padded_head_dim",
     "flash_seed_bytes",
     "flash_varlen_backward_scratch",
+    "foreach_norm_scratch",
     "gemm_4bit_scratch",
     "int8_dequant_scratch",
     "int8_quant_scratch",

@@ -40,7 +40,7 @@ class Card:
         facts.read("driver", device.nvml.driver)
         facts.read("device_memory", lambda: device.nvml.total(self.uuid))
         facts.read("other_processes", lambda: len(self._before()))
-        facts.read("device_used_before", lambda: self._baseline())
+        facts.read("device_used_before", self._baseline)
         facts.read("context_bytes", self.outside_allocator)
 
     def gpu(self) -> Gpu | None:

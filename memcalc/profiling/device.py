@@ -33,8 +33,8 @@ class Memory(Protocol):
     def record(self, on: bool, *, stacks: bool = False) -> None:
         """Begin or end to record every allocation and release. Raises Unmeasurable."""
 
-    def snapshot(self) -> dict[str, Any]:
-        """PyTorch's memory snapshot, with what was recorded. Raises Unmeasurable."""
+    def snapshot(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """PyTorch's memory snapshot, and what was recorded on this device. Raises Unmeasurable."""
 
 
 class Accelerator:
@@ -88,12 +88,12 @@ class Accelerator:
         except (AttributeError, RuntimeError, TypeError) as error:
             raise Unmeasurable(f"this torch does not record its allocations: {_first_line(error)}") from None
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         try:
             found: dict[str, Any] = self._backend.memory._snapshot()
+            return found, found["device_traces"][self._backend.current_device()]
         except (AttributeError, RuntimeError) as error:
             raise Unmeasurable(f"this torch takes no snapshot of its allocator: {_first_line(error)}") from None
-        return found
 
 
 class Metal:
@@ -125,7 +125,7 @@ class Metal:
     def record(self, on: bool, *, stacks: bool = False) -> None:
         raise Unmeasurable("torch.mps does not record its allocations")
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise Unmeasurable("torch.mps takes no snapshot of its allocator")
 
 

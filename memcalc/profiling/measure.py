@@ -31,7 +31,7 @@ def measure(case: Case, device: Device | None = None) -> Footprint:
     device = device or open_device(case.workload.device)
     facts = Facts()
     card = Card(device, facts)
-    facts.read("recording", lambda: device.memory.record(True, stacks=bool(case.top or case.snapshot)))
+    facts.read("recording", lambda: _record(device, case))
     workload = replace(case.workload, gpu=card.gpu() or case.workload.gpu)
     with pinning.attention(workload) as kernels:
         with Sampler(card.figures()) as sampler:
@@ -43,6 +43,12 @@ def measure(case: Case, device: Device | None = None) -> Footprint:
         if failure is None and case.steps:
             _time(run, facts)
     return footprint_of_run(run, facts, kernels, found, failure, seconds=time.perf_counter() - began)
+
+
+def _record(device: Device, case: Case) -> bool:
+    """From the first block on: where Python stood is asked for only where somebody will read it."""
+    device.memory.record(True, stacks=bool(case.top or case.snapshot))
+    return True
 
 
 def _attempt(run: Run) -> Failure | None:

@@ -98,7 +98,7 @@ class Nvml:
 def open_nvml() -> Nvml:
     """NVML as far as this machine has it."""
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-untyped]
     except ImportError:
         return Nvml(None, "the package nvidia-ml-py is not installed: pip install 'memcalc[profile]'")
     try:

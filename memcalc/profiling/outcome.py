@@ -1,19 +1,15 @@
-"""The footprint of a run on a device, whether it reached its end or not."""
+"""The footprint of a run on a device with counters, as far as it got."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from memcalc.footprint import Footprint
 from memcalc.profiling.facts import Facts
-from memcalc.profiling.failing import Failure
+from memcalc.profiling.failing import COUNTS, PEAKS, Failure
 from memcalc.profiling.pinning import Kernels
 from memcalc.profiling.recorded import AtPeak
 from memcalc.profiling.run import Run
 from memcalc.realize import describing
-from memcalc.workload import Workload
-
-PEAKS = ("peak_allocated", "peak_live", "peak_reserved", "device_total", "peak_phase", "at_peak")
-COUNTS = ("total_params", "trainable_params", "checkpoint_bytes")
 
 _UNTOLD = (
     "the allocator's record does not say which operator a block belongs to: measured.at_peak_known holds what is told"
@@ -55,17 +51,6 @@ def footprint_of_run(
         outcome="ok" if failure is None else failure.outcome,
         measured=facts.values,
         **fields,
-    )
-
-
-def failed(workload: Workload, failure: Failure, seconds: float) -> Footprint:
-    """The footprint of a run of which nothing but its end is known."""
-    return Footprint(
-        producer="profile",
-        workload=workload.to_json(),
-        unavailable=dict.fromkeys((*PEAKS, *COUNTS), f"the run did not reach its end, {failure.line}"),
-        seconds=seconds,
-        outcome=failure.outcome,
     )
 
 

@@ -59,7 +59,7 @@ def attention(workload: Workload) -> Iterator[Kernels]:
             stack.enter_context(sdpa_kernel(getattr(SDPBackend, BACKENDS[pinned])))
             if not kernels.takes_gqa(pinned):  # the loop's author repeats K and V before the call
                 gqa = "transformers.integrations.sdpa_attention.use_gqa_in_sdpa"
-                stack.enter_context(mock.patch(gqa, lambda *_: False))
+                stack.enter_context(mock.patch(gqa, return_value=False))
         yield kernels_taken
 
 

@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Self
 
-from memcalc.profiling.facts import Facts, Unmeasurable
+from memcalc.profiling.facts import Facts
 
 INTERVAL = 0.01  # seconds
 
@@ -20,7 +21,7 @@ class Sampler:
         self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="memcalc sampler", daemon=True)
 
-    def __enter__(self) -> "Sampler":
+    def __enter__(self) -> Self:
         self.look()
         if self._highest:
             self._thread.start()
@@ -41,7 +42,7 @@ class Sampler:
                     continue
                 try:
                     self._highest[name] = max(self._highest.get(name, 0), figure())
-                except Unmeasurable as refusal:
+                except Exception as refusal:  # noqa: BLE001 - a thread that dies would leave a figure that is too low
                     self._refusals[name] = str(refusal)
 
     def report(self, facts: Facts) -> None:

@@ -16,7 +16,7 @@ from memcalc.tape import blocks
 from memcalc.tape.builder import Adapter, Builder, Declared, Plain
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.prelude import Batch
-from memcalc.tape.tape import Leaf, Tensor, new, tape
+from memcalc.tape.tape import Leaf, Tensor, leaf_of, new, tape
 from memcalc.timeline import Timeline
 from memcalc.units import GIB
 from memcalc.workload import Workload
@@ -41,6 +41,7 @@ class Loaded:
 
     trained: dict[str, Tensor]
     model: Architecture
+    times: dict[Leaf, int]  # how many of the whole model's tensors each stands for, where only some layers were loaded
 
     def decay_groups(self) -> list[list[Tensor]]:
         """Trainer's two groups: what decays, then norms and biases, which do not.
@@ -96,8 +97,8 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
             yield from ((name, value) for name, value in declared.items() if name.startswith(f"{module}."))
 
 
-def load(m: Builder, model: Architecture, family: Family, w: Workload) -> Loaded:
-    """Phase "load". Fills the builder's parameters and weights."""
+def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: int = 0) -> Loaded:
+    """Phase "load". Fills the builder's parameters and weights; `depth` is the real number of layers, if not all are loaded."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
@@ -116,7 +117,13 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload) -> Loaded
     trained = _mark_trained(m, model, w)
     _link(m, model)
     timeline.phase_end()
-    return Loaded(trained, model)
+    return Loaded(trained, model, _times(trained, family, m.layer_count, depth or m.layer_count))
+
+
+def _times(trained: dict[str, Tensor], family: Family, loaded: int, depth: int) -> dict[Leaf, int]:
+    """How many of the whole model's `depth` layers each leaf of the `loaded` ones stands for; all but the first are alike."""
+    last = f"{family.LAYERS}.{loaded - 1}."
+    return {leaf_of(x): 1 + depth - loaded if name.startswith(last) else 1 for name, x in trained.items()}
 
 
 def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:

@@ -17,7 +17,7 @@ from memcalc.tape.builder import Builder
 from memcalc.tape.engine import backward
 from memcalc.tape.ops.elementwise import cast, scale
 from memcalc.tape.prelude import Batch, Output
-from memcalc.tape.tape import Array, Tensor, new, tape
+from memcalc.tape.tape import Array, Tensor, gemm, new, tape
 from memcalc.workload import Workload
 
 
@@ -26,12 +26,13 @@ class Training:
 
     def __init__(self, m: Builder, family: Family, c: Config, w: Workload, loaded: Loaded) -> None:
         self.m, self.family, self.c, self.w = m, family, c, w
-        self.trained = list(loaded.trained.values())
+        self.trained, self.times = list(loaded.trained.values()), loaded.times
         groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
         self.states = States(OPTIMIZERS[w.optimizer], groups, w.momentum)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
-        self.step = Trainer(self).step if w.loop == "trainer" else self.plain_step
+        self.trainer = Trainer(self) if w.loop == "trainer" else None
+        self.step = self.plain_step if self.trainer is None else self.trainer.step
         self.marking = True
 
     def run(self) -> None:
@@ -45,6 +46,20 @@ class Training:
             else:
                 self.step(self.w.seq_len if item == "same" else int(item))
         self.marking = True
+        self.step(self.w.seq_len)
+
+    def run_prepared(self) -> None:
+        """The measured step alone, on what a step like it has left alive."""
+        tape.timeline.phase("history")
+        tape.category, tape.scope = "workspace", ""
+        self.states.prepare()
+        tape.scope = ""
+        for thread in (False, True):
+            gemm(thread)
+        if self.scaler is not None:
+            self.scaler.prepare()
+        if self.trainer is not None:
+            self.trainer.prepare()
         self.step(self.w.seq_len)
 
     def phase(self, name: str) -> None:
@@ -88,7 +103,7 @@ class Training:
         if self.w.clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale()
-            clip(self.trained)
+            clip(self.trained, self.times)
         self.optimizer_step()
         self.phase_end()
         self.drop_output("step")
@@ -134,6 +149,13 @@ class Trainer:
         tape.scope = ""
         self.total_loss = new((), "fp32", "zeros", "logits_loss")
 
+    def prepare(self) -> None:
+        """What a step leaves bound to Trainer's names."""
+        self.batches, self.items = self._batch_samples(self.w.seq_len)
+        self.step_loss = new((), "fp32", "div", "logits_loss")
+        dtypes = {parameter.dtype for parameter in self.training.trained}
+        self.grad_norm = new((), dtypes.pop() if len(dtypes) == 1 else "fp32", "linalg_vector_norm")
+
     def step(self, seq_len: int) -> None:
         """One optimizer step (_run_epoch)."""
         training = self.training
@@ -150,7 +172,7 @@ class Trainer:
         self.grad_norm = None
         if training.scaler is not None:
             training.scaler.unscale()
-        self.grad_norm = clip(training.trained)
+        self.grad_norm = clip(training.trained, training.times)
         training.optimizer_step()
         training.states.zero_grad(self.w.zero_grad)
         training.phase_end()

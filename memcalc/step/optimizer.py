@@ -3,44 +3,61 @@
 Source: PyTorch 2.13, torch/nn/utils/clip_grad.py, torch/optim/{adam,sgd}.py, torch/amp/grad_scaler.py.
 """
 
+from collections.abc import Mapping
+from math import prod
+
+from memcalc.kernels import foreach_norm_scratch
 from memcalc.optimizers import Optimizer
-from memcalc.tape.tape import Array, Leaf, Tensor, like, new, tape
+from memcalc.tape.tape import Array, Leaf, Tensor, leaf_of, like, new, scratch, tape
 
 
-def gradients(trained: list[Tensor]) -> list[Array]:
-    """The gradients that exist."""
-    return [leaf.grad for leaf in map(leaf_of, trained) if leaf.grad is not None]
-
-
-def leaf_of(parameter: Tensor) -> Leaf:
-    assert isinstance(parameter.node, Leaf)
-    return parameter.node
-
-
-def by_dtype(arrays: list[Array]) -> list[list[Array]]:
+def by_dtype(leaves: list[Leaf]) -> list[list[Leaf]]:
     """Groups of one dtype each, the dtype met last first.
 
     Source: PyTorch 2.13, ATen/native/ForeachUtils.h, _group_tensors_by_first_tensors_device_and_dtype: an
     unordered_map, whose newest bucket libstdc++ puts in front.
     """
-    groups: dict[str, list[Array]] = {}
-    for array in arrays:
-        groups.setdefault(array.dtype, []).append(array)
+    groups: dict[str, list[Leaf]] = {}
+    for leaf in leaves:
+        groups.setdefault(leaf.array.dtype, []).append(leaf)
     return list(reversed(groups.values()))
 
 
-def clip(trained: list[Tensor]) -> Array:
-    """clip_grad_norm_ by the foreach kernels; the total norm is returned, and lives as long as the caller keeps it."""
-    groups = by_dtype(gradients(trained))
-    norms = [new((), group[0].dtype, "_foreach_norm", "workspace") for group in groups for _ in group]
-    total = _total_norm(norms, "fp32" if len(groups) > 1 else groups[0][0].dtype)
+def clip(trained: list[Tensor], times: Mapping[Leaf, int]) -> Array:
+    """clip_grad_norm_ by the foreach kernels; the total norm is returned, and lives as long as the caller keeps it.
+
+    `times` tells how many of the whole model's tensors each leaf stands for.
+    """
+    groups = by_dtype([leaf for leaf in map(leaf_of, trained) if leaf.grad is not None])
+    norms: list[Array] = []
+    for group in groups:
+        norms += _norms(group, sum(times[leaf] for leaf in group))
+    tape.scope = ""
+    total = _total_norm(
+        sum(times[leaf] for group in groups for leaf in group), norms[0].dtype if len(groups) == 1 else "fp32"
+    )
     del norms
     _coefficient(total)
     return total
 
 
-def _total_norm(norms: list[Array], dtype: str) -> Array:
-    stacked = new((len(norms),), dtype, "stack", "workspace")
+def _norms(group: list[Leaf], count: int) -> list[Array]:
+    """_foreach_norm of a group, which is `count` tensors in the whole model."""
+    largest = max(prod(leaf.array.shape) for leaf in group)
+    tape.scope = ""
+    held = scratch(foreach_norm_scratch([largest] * count).before, "_foreach_norm") if tape.workspace_bytes else []
+    norms = [_norm(leaf) for leaf in group]
+    del held
+    return norms
+
+
+def _norm(leaf: Leaf) -> Array:
+    tape.scope = leaf.scope
+    return new((), leaf.array.dtype, "_foreach_norm", "workspace")
+
+
+def _total_norm(count: int, dtype: str) -> Array:
+    stacked = new((count,), dtype, "stack", "workspace")
     total = new((), dtype, "linalg_vector_norm", "workspace")
     del stacked
     return total
@@ -79,6 +96,12 @@ class States:
         counted = [new((), "fp32", "step", "optimizer_states")] if self.row.step_on_device else []
         return counted + [like(leaf.array, name, category="optimizer_states") for name in self.names]
 
+    def prepare(self) -> None:
+        """All states at once, as a first step leaves them."""
+        for group in self.groups:
+            for leaf in map(leaf_of, group):
+                self.kept[leaf] = self._make(leaf)
+
     def zero_grad(self, to: str) -> None:
         """Gradients are dropped, or zeroed in place."""
         if to == "none":
@@ -94,8 +117,8 @@ def _temporaries(row: Optimizer, leaves: list[Leaf]) -> None:
     """
     if row.temporaries == "all at once":
         roots: list[Array] = []
-        for group in by_dtype([leaf.array for leaf in leaves]):
-            roots = [like(array, "sqrt", category="workspace") for array in group]
+        for group in by_dtype(leaves):
+            roots = [_root(leaf) for leaf in group]
         del roots
     elif row.temporaries == "one by one":
         denominator: Array | None = None
@@ -105,6 +128,10 @@ def _temporaries(row: Optimizer, leaves: list[Leaf]) -> None:
 
 
 def _over_bias_correction(leaf: Leaf) -> Array:
-    tape.scope = leaf.scope
-    root = like(leaf.array, "sqrt", category="workspace")
+    root = _root(leaf)
     return like(root, "div", category="workspace")
+
+
+def _root(leaf: Leaf) -> Array:
+    tape.scope = leaf.scope
+    return like(leaf.array, "sqrt", category="workspace")

@@ -15,10 +15,14 @@ class Scaler:
         self.scale_and_growth: list[Array] = []  # made at the first loss
         self.found_inf: list[Array] = []  # from unscaling to the next update
 
+    def prepare(self) -> None:
+        """The scale and its growth, made at the first loss."""
+        self.scale_and_growth = [new((), "fp32", "full"), new((), "int32", "full")]
+
     def scale(self, loss: Tensor) -> Tensor:
         """loss times the scale."""
         if not self.scale_and_growth:
-            self.scale_and_growth = [new((), "fp32", "full"), new((), "int32", "full")]
+            self.prepare()
         return mul(loss, Tensor(self.scale_and_growth[0]))
 
     def unscale(self) -> None:

@@ -219,4 +219,7 @@ class Layer(Generic[P, R]):
 
         if self.m.checkpointing == "none":
             return run(x)
-        return (checkpoint_reentrant if self.m.checkpointing == "reentrant" else checkpoint)(run, x)
+        scope, tape.scope = tape.scope, self.path  # what a checkpoint itself allocates is its layer's
+        outputs = (checkpoint_reentrant if self.m.checkpointing == "reentrant" else checkpoint)(run, x)
+        tape.scope = scope
+        return outputs

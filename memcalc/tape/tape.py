@@ -206,6 +206,12 @@ class Leaf:
         gradient.settle(self.category)
 
 
+def leaf_of(parameter: Tensor) -> Leaf:
+    """The leaf of a trained parameter."""
+    assert isinstance(parameter.node, Leaf)
+    return parameter.node
+
+
 def wants(x: Tensor) -> bool:
     """Whether x needs a gradient here."""
     return x.node is not None and tape.grad
@@ -254,12 +260,14 @@ def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
     return [Storage(nbytes, op, "workspace") for nbytes in sizes]
 
 
-def gemm() -> None:
+def gemm(thread: bool | None = None) -> None:
     """Note that a cuBLAS call happens: a thread's first one allocates its workspace.
+
+    The threads are the forward's (False) and autograd's (True); by default the one under way.
 
     Source: PyTorch 2.13, aten/src/ATen/cuda/CublasHandlePool.cpp: one per (handle, stream), a handle per thread.
     """
-    thread = tape.in_backward
+    thread = tape.in_backward if thread is None else thread
     if tape.workspace_bytes and thread not in tape.gemm_workspaces:
         scope, tape.scope = tape.scope, ""
         tape.gemm_workspaces[thread] = Storage(tape.workspace_bytes, "cuBLAS workspace", "workspace")

@@ -94,6 +94,8 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
     }
     if gpu is not None:
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
+        found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
+        found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found.update({op: StandIn(scratch) for op, scratch in attention_scratch(gpu).items()})
         if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
@@ -129,6 +131,20 @@ def _amp_update_scale(scale: torch.Tensor, *args: Any) -> torch.Tensor:
 
 def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype) -> Scratch:
     return kernels.softmax_backward_scratch(grad.numel() * grad.element_size())
+
+
+def _embedding_backward(grad: torch.Tensor, indices: torch.Tensor, rows: int, *args: Any) -> Scratch:
+    return kernels.embedding_backward_scratch(
+        tokens=indices.numel(),
+        rows=rows,
+        width=grad.shape[-1],
+        dtype=DTYPE_NAMES[grad.dtype],
+        grad_copied=not grad.is_contiguous(),
+    )
+
+
+def _foreach_norm(tensors: list[torch.Tensor], *args: Any, **kwargs: Any) -> Scratch:
+    return kernels.foreach_norm_scratch([tensor.numel() for tensor in tensors])
 
 
 def _gemm_4bit(gpu: Gpu) -> Callable[..., Scratch]:

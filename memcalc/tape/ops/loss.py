@@ -6,22 +6,34 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 from math import prod
 
 from memcalc.formats import ITEMSIZE
-from memcalc.kernels import safe_softmax_scratch, softmax_backward_scratch
+from memcalc.kernels import embedding_backward_scratch, safe_softmax_scratch, softmax_backward_scratch
 from memcalc.tape.autocast import upper
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Tensor, is_contiguous, like, new, record, save, scratch, wants
 
 
 def embedding(ids: Array, w: Tensor) -> Tensor:
-    """Rows of w. Shapes: (b, s) -> (b, s, hidden). Saves: the ids. Backward allocates: w's gradient, dense."""
+    """Rows of w. Shapes: (b, s) -> (b, s, hidden). Saves: the ids. Backward allocates: w's gradient, dense.
+
+    Above 3,072 tokens the kernel sorts them and sums in parts, in blocks of its own (kernels/reductions.py).
+    """
     kept = save(ids) if wants(w) else None
-    shape = w.shape
+    shape, tokens = w.shape, prod(ids.shape)
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
         held = kept.get()
+        inner = embedding_backward_scratch(
+            tokens=tokens,
+            rows=shape[0],
+            width=shape[1],
+            dtype=g.dtype,
+            grad_copied=not is_contiguous(g.shape, g.strides),
+        )
+        before = scratch(inner.before, "embedding_dense_backward")
         gradient = new(shape, g.dtype, "embedding_dense_backward")
-        del held
+        after = scratch(inner.after, "embedding_dense_backward")
+        del held, before, after
         return [gradient]
 
     return record(new((*ids.shape, shape[1]), w.dtype, "embedding"), (w,), backward)

@@ -1,0 +1,45 @@
+"""A case on the CPU: real tensors under a recorder, since PyTorch's CPU allocator counts nothing."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from memcalc.errors import NotModelled, RunFailed
+from memcalc.footprint import Footprint
+from memcalc.profiling.case import Case
+from memcalc.profiling.failing import failed, failure_of
+from memcalc.recording import footprint_of
+from memcalc.workload import Workload
+
+Record = Callable[[Workload, str], Any]  # (workload, device) -> a Recording of the run on that device
+
+_UNSEEN = {
+    "measured.step_seconds": "the recorder slows down every operator",
+    "measured.process_used_peak": "the process holds Python and the libraries as well: no figure of the run alone",
+}
+
+
+def measure(case: Case, record: Record) -> Footprint:
+    """The footprint of a case on the CPU, exact for every tensor that an operator makes.
+
+    Raises MemcalcError where the case cannot begin.
+    """
+    began = time.perf_counter()
+    if case.snapshot is not None:
+        raise NotModelled("--snapshot is of a device's allocator: --device cpu has none, memcalc trace writes one")
+    if case.pretrained:
+        raise NotModelled("--pretrained goes with a device that has an allocator of its own, not with --device cpu")
+    try:
+        recording = record(case.workload, "cpu")
+    except RunFailed as error:
+        return failed(case.workload, failure_of(error.__cause__ or error, None), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    footprint = footprint_of(case.workload, recording, "trace", top=case.top, seconds=seconds)
+    return replace(
+        footprint,
+        producer="profile",
+        outcome="ok",
+        unavailable={**footprint.unavailable, **_UNSEEN},
+        measured=dict.fromkeys(name.removeprefix("measured.") for name in _UNSEEN),
+    )

@@ -1,0 +1,54 @@
+"""Each element-wise op against torch on meta, for every requires-grad combination of its inputs."""
+
+from typing import Final
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from memcalc.tape.ops import elementwise as ops
+from tests.tape.side_by_side import Op, Shape, assert_same
+
+
+def _one(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 8),)
+
+
+def _two(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 8), (b, 5, 8))
+
+
+OPS: Final = {
+    "add": Op(ops.add, torch.add, _two),
+    "add, a vector": Op(ops.add, torch.add, lambda b: ((b, 5, 8), (8,))),
+    "add, to a vector": Op(ops.add, torch.add, lambda b: ((8,), (b, 5, 8))),
+    "add, a mask": Op(ops.add, torch.add, lambda b: ((b, 3, 5, 8), (b, 1, 5, 8))),
+    "add, wider": Op(ops.add, torch.add, _two, dtypes=("", "fp32")),
+    "add, to the wider": Op(ops.add, torch.add, _two, dtypes=("fp32", "")),
+    "add, both broadcast": Op(ops.add, torch.add, lambda b: ((b, 1, 8), (1, 5, 8))),
+    "mul": Op(ops.mul, torch.mul, _two),
+    "mul, a vector first": Op(ops.mul, torch.mul, lambda b: ((8,), (b, 5, 8))),
+    "mul, a column": Op(ops.mul, torch.mul, lambda b: ((b, 5, 8), (b, 5, 1))),
+    "mul, per head": Op(ops.mul, torch.mul, lambda b: ((b, 3, 5, 8), (1, 1, 5, 8))),
+    "mul, narrower": Op(ops.mul, torch.mul, _two, dtypes=("fp32", "")),
+    "mul, wider": Op(ops.mul, torch.mul, lambda b: ((8,), (b, 5, 8)), dtypes=("", "fp32")),
+    "mul, by a scalar on the device": Op(ops.mul, torch.mul, lambda b: ((b, 5, 8), ()), dtypes=("", "fp32")),
+    "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
+    "scale": Op(ops.scale, lambda x: x * 0.5, _one),
+    "scale, divided": Op(lambda x: ops.scale(x, "div"), lambda x: x / 3, _one),
+    "shift": Op(ops.shift, lambda x: x + 1e-6, _one),
+    "neg": Op(ops.neg, torch.neg, _one),
+    "cast to fp32": Op(lambda x: ops.cast(x, "fp32"), lambda x: x.to(torch.float32), _one),
+    "cast to bf16": Op(lambda x: ops.cast(x, "bf16"), lambda x: x.to(torch.bfloat16), _one),
+    "square": Op(ops.square, lambda x: x.pow(2), _one),
+    "rsqrt": Op(ops.rsqrt, torch.rsqrt, _one),
+    "silu": Op(ops.silu, F.silu, _one),
+    "mean": Op(ops.mean, lambda x: x.mean(-1, keepdim=True), _one),
+    "dropout": Op(lambda x: ops.dropout(x, 0.1), lambda x: F.dropout(x, 0.1), _one),
+    "no dropout": Op(lambda x: ops.dropout(x, 0.0), lambda x: F.dropout(x, 0.0), _one, views=False),
+}
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_it_allocates_saves_and_frees_what_torch_does(op: Op) -> None:
+    assert_same(op)

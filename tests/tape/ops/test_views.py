@@ -1,0 +1,71 @@
+"""Each view and copy against torch on meta, and the strides of views against torch's own."""
+
+from typing import Final
+
+import pytest
+import torch
+
+from memcalc.tape.ops import views as ops
+from tests.tape.side_by_side import Op, Shape, assert_same
+
+
+def _hidden(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 24),)
+
+
+def _heads(b: int) -> tuple[Shape, ...]:
+    return ((b, 4, 5, 6),)
+
+
+def _two(b: int) -> tuple[Shape, ...]:
+    return ((b, 4, 5, 6), (b, 4, 5, 6))
+
+
+OPS: Final = {
+    "view": Op(
+        lambda x: ops.view(x, (*x.shape[:2], 4, 6)), lambda x: x.view(*x.shape[:2], 4, 6), _hidden,
+    ),
+    "view, back": Op(
+        lambda x: ops.view(x, (x.shape[0], 20, 6)), lambda x: x.view(x.shape[0], 20, 6), _heads,
+        layouts=("contiguous", "leaf", "expanded"),
+    ),
+    "reshape": Op(
+        lambda x: ops.reshape(x, (x.shape[0] * 20, 6)), lambda x: x.reshape(x.shape[0] * 20, 6), _heads
+    ),
+    "reshape of a transposition": Op(
+        lambda x: ops.reshape(ops.transpose(x, 1, 2), (x.shape[0], 5, 24)),
+        lambda x: x.transpose(1, 2).reshape(x.shape[0], 5, 24),
+        _heads,
+    ),
+    "unsafe view": Op(
+        lambda x: ops.unsafe_view(ops.clone_contiguous(x), (x.shape[0], 20, 6)),
+        lambda x: torch.ops.aten._unsafe_view(x.clone(memory_format=torch.contiguous_format), (x.shape[0], 20, 6)),
+        _heads,
+    ),
+    "transpose": Op(lambda x: ops.transpose(x, 1, 2), lambda x: x.transpose(1, 2), _heads),
+    "heads": Op(
+        lambda x: ops.heads(x, 6), lambda x: x.view(*x.shape[:2], 4, 6).transpose(1, 2), _hidden,
+    ),
+    "expand": Op(
+        lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
+    ),
+    "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads),
+    "contiguous, of a transposition": Op(
+        lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
+    ),
+    "clone contiguous": Op(
+        ops.clone_contiguous, lambda x: x.clone(memory_format=torch.contiguous_format), _heads
+    ),
+    "clone": Op(ops.clone, torch.clone, _heads),
+    "narrow": Op(lambda x: ops.narrow(x, 3, 3), lambda x: x[..., :3], _heads),
+    "narrow, a middle dim": Op(lambda x: ops.narrow(x, 1, 2), lambda x: x[:, 1:3], _heads),
+    "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
+    "pad": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads),
+    "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
+    "cat, a middle dim": Op(lambda x, y: ops.cat(x, y, 2), lambda x, y: torch.cat((x, y), 2), _two),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_it_allocates_saves_and_frees_what_torch_does(op: Op) -> None:
+    assert_same(op)

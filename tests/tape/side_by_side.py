@@ -1,0 +1,369 @@
+"""One op on both sides: the tape's on a fresh tape, torch's on meta under the tracer.
+
+What is compared: every birth in order with its bytes, which blocks die between two births, what is saved for
+backward and when, the output's layout, and the gradients that arrive in the leaves.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from unittest import mock
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from memcalc.catalog.find import find_gpu
+from memcalc.comparing import first_difference
+from memcalc.kernels import cublas_workspace
+from memcalc.tape import engine
+from memcalc.tape.autocast import autocast
+from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
+from memcalc.tape.ops import elementwise, views
+from memcalc.tape.tape import Array, Leaf, Saved, Shape, Storage, Tensor, dense_strides, new, tape
+from memcalc.timeline import Timeline
+from memcalc.tracing import autocast_switch, standins
+from memcalc.tracing.attention import Chooser, composites
+from memcalc.tracing.place import Place
+from memcalc.tracing.private_api import last_reference_counts
+from memcalc.tracing.tracer import Tracer
+
+GPU: Final = find_gpu("a100-80gb")
+DTYPES: Final = {
+    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int64": torch.int64, "bool": torch.bool,
+}  # fmt: skip
+LAYOUTS: Final = ("contiguous", "leaf", "transposed", "sliced", "expanded")
+NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+
+SavedEntry: TypeAlias = tuple[int, int, int, str]  # births before it, row, elements, dtype
+Described: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], str]  # shape, strides of dims above 1, dtype
+
+
+@dataclass(frozen=True)
+class Op:
+    """The same op twice, and what it is given. `shapes` and `extras` are by batch."""
+
+    tape: Callable[..., Tensor]
+    torch: Callable[..., torch.Tensor]
+    shapes: Callable[[int], Sequence[Shape]]
+    extras: Callable[[int], Sequence[tuple[Shape, str]]] = lambda _: ()  # inputs that never need a gradient
+    dtypes: Sequence[str] = ()  # of each input, "" for the case's own
+    layouts: Sequence[str] = LAYOUTS
+    over: Sequence[str] = ("fp32", "bf16", "fp16")  # the cases' dtypes
+    pinned: str | None = None  # sdpa's kernel
+    views: bool = True  # compare whether the output is a view
+    amp: str = "none"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of giving an op its inputs."""
+
+    needs: tuple[bool, ...]  # which inputs need a gradient
+    layouts: tuple[str, ...]
+    dtype: str = "bf16"
+    batch: int = 2
+    gradient: str = "contiguous"  # the layout of what comes back
+    mode: str = "plain"  # or no-grad, checkpointed, reentrant
+
+
+def cases(op: Op) -> Iterator[Case]:
+    """Every requires-grad combination by batch and dtype; layouts one input at a time, those of batch 1 once."""
+    count = len(op.shapes(2))
+    plain, last = ("contiguous",) * count, op.over[-1]
+    laid_out = [
+        (*plain[:at], layout, *plain[at + 1 :]) for at in range(count) for layout in op.layouts if layout not in plain
+    ]
+    for needs in itertools.product((True, False), repeat=count):
+        for batch in (1, 2):
+            yield Case(needs, plain, last, batch)
+            for gradient in ("transposed", "expanded") if any(needs) else ():
+                yield Case(needs, plain, last, batch, gradient)
+            for layouts in laid_out if all(needs) or (any(needs) and batch > 1) else ():
+                yield Case(needs, layouts, last, batch)
+            yield Case(needs, plain, last, batch, mode="checkpointed")
+        for dtype in op.over[:-1]:
+            yield Case(needs, plain, dtype)
+        if needs[0]:
+            yield Case(needs, plain, last, mode="reentrant")
+    yield Case((True,) * count, plain, last, mode="no-grad")
+
+
+@dataclass
+class Seen:
+    """What one side did."""
+
+    timeline: Timeline
+    saved: list[SavedEntry] = field(default_factory=list)
+    output: Described | None = None
+    is_view: bool = False
+    has_node: bool = False
+    gradients: list[Described | None] = field(default_factory=list)
+
+
+def assert_same(op: Op) -> None:
+    """Every case of the op has the same stream, saved arrays, output and gradients on both sides."""
+    with cuda_like(op.pinned):
+        for case in cases(op):
+            mine, theirs = on_tape(op, case), on_torch(op, case)
+            difference = first_difference(mine.timeline, theirs.timeline, ("tape", "torch"))
+            assert difference is None, f"{case}\n{difference}"
+            assert mine.saved == theirs.saved, case
+            assert (mine.output, mine.has_node) == (theirs.output, theirs.has_node), case
+            assert mine.is_view == theirs.is_view or not op.views, case
+            assert mine.gradients == theirs.gradients, case
+
+
+@contextlib.contextmanager
+def cuda_like(pinned: str | None = None) -> Iterator[None]:
+    """Ops on meta take the paths that they take on CUDA, inside a `with` block."""
+    counts = last_reference_counts()  # asked for once, not by every tracer
+    with (
+        standins.installed({**standins.COMPOSITES, **composites(Chooser(GPU, pinned))}),
+        autocast_switch.installed(Place()),
+        mock.patch("memcalc.tracing.tracer.last_reference_counts", lambda: counts),
+    ):
+        yield
+
+
+# ---- the tape ------------------------------------------------------------------------------------
+def on_tape(op: Op, case: Case) -> Seen:
+    timeline = Timeline()
+    tape.start(timeline, cublas_workspace(GPU))
+    seen = Seen(timeline)
+    _run_on_tape(op, case, seen)
+    timeline.events = timeline.events[:]  # what dies from here on is no part of it
+    if not _looks_at_saved(case):
+        return seen
+    watch = _Watch()  # once more: a frame that looks at what is saved
+    tape.start(watch.timeline, cublas_workspace(GPU))
+    tape.frame = watch
+    _run_on_tape(op, case, Seen(watch.timeline))
+    seen.saved = watch.saved
+    return seen
+
+
+class _Watch:
+    """Notes what is saved, and lets it be."""
+
+    def __init__(self) -> None:
+        self.timeline = Timeline()
+        self.saved: list[SavedEntry] = []
+
+    def save(self, array: Array) -> Saved:
+        births = len(self.timeline.nbytes)
+        self.saved.append((births, array.storage.row, _elements(array.shape), array.dtype))
+        return array
+
+
+def _run_on_tape(op: Op, case: Case, seen: Seen) -> None:
+    marks: list[Storage] = []
+    inputs = [_tape_leaf(*given) for given in _given(op, case)]
+    given = [_in_layout_on_tape(*each) for each in zip(inputs, case.layouts, op.shapes(case.batch), strict=True)]
+    extras = [new(shape, dtype, "extra") for shape, dtype in op.extras(case.batch)]
+    tape.grad = case.mode != "no-grad"
+    with autocast(op.amp):
+        out = _called_on_tape(op, case, given, extras)
+    tape.grad = True
+    marks.append(Storage(7, "mark"))
+    del given, extras
+    marks.append(Storage(7, "mark"))
+    seen.output, seen.is_view, seen.has_node = _described(out.data), out.data.is_view, out.node is not None
+    if out.node is not None:
+        gradient = _tape_gradient(out.data, case.gradient)
+        engine.backward([out], [gradient])
+        marks.append(Storage(7, "mark"))
+        del out
+        marks.append(Storage(7, "mark"))
+        del gradient
+        marks.append(Storage(7, "mark"))
+    for leaf in inputs:
+        grad = leaf.node.grad if isinstance(leaf.node, Leaf) else None
+        seen.gradients.append(None if grad is None else _described(grad))
+
+
+def _called_on_tape(op: Op, case: Case, given: list[Tensor], extras: list[Array]) -> Tensor:
+    if case.mode in ("plain", "no-grad"):
+        return op.tape(*given, *extras)
+    rest = given[1:]
+
+    def layer(x: Tensor) -> Tensor:
+        return op.tape(x, *rest, *extras)
+
+    return (checkpoint if case.mode == "checkpointed" else checkpoint_reentrant)(layer, given[0])
+
+
+def _tape_leaf(shape: Shape, dtype: str, needs: bool) -> Tensor:
+    array = new(shape, dtype, "leaf")
+    return Tensor(array, Leaf(array, "gradients") if needs else None)
+
+
+def _in_layout_on_tape(leaf: Tensor, layout: str, shape: Shape) -> Tensor:
+    """The leaf itself, or an activation: twice the leaf, seen through a view."""
+    if layout == "leaf":
+        return leaf
+    x = elementwise.scale(leaf)
+    rank = len(x.shape)
+    if layout == "transposed" and rank > 1:
+        return views.transpose(x, rank - 2, rank - 1)
+    if layout == "sliced" and rank:
+        return views.narrow(x, rank - 1, x.shape[-1] - 3)
+    if layout == "expanded" and rank:
+        return views.expand(x, shape)
+    return x
+
+
+def _tape_gradient(out: Array, layout: str) -> Array:
+    shape, strides = out.shape, _gradient_strides(out.shape, layout)
+    if strides is None:
+        return new(shape, out.dtype, "gradient")
+    if layout == "expanded":
+        return new((), out.dtype, "gradient").view(shape, strides)
+    block = new(shape, out.dtype, "gradient")
+    return Array(block.storage, shape, strides, out.dtype)
+
+
+# ---- torch ---------------------------------------------------------------------------------------
+def on_torch(op: Op, case: Case) -> Seen:
+    tracer = Tracer(Timeline(), Place(), GPU)
+    seen = Seen(tracer.timeline)
+    with tracer:
+        _run_on_torch(op, case, seen)
+        tracer.close()
+    if not _looks_at_saved(case):
+        return seen
+    watching = Tracer(Timeline(), Place(), GPU)
+    saved: list[SavedEntry] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        block = watching._blocks[tensor.untyped_storage()._cdata]
+        assert block is not None
+        saved.append((len(watching.timeline.nbytes), block.row, tensor.numel(), NAMES.get(tensor.dtype, "uint8")))
+        return tensor
+
+    with watching, saved_tensors_hooks(pack, lambda tensor: tensor):
+        _run_on_torch(op, case, Seen(watching.timeline))
+        watching.close()
+    seen.saved = saved
+    return seen
+
+
+def _run_on_torch(op: Op, case: Case, seen: Seen) -> None:
+    marks: list[torch.Tensor] = []
+    inputs = [_torch_leaf(*given) for given in _given(op, case)]
+    given = [_in_layout_on_torch(*each) for each in zip(inputs, case.layouts, op.shapes(case.batch), strict=True)]
+    extras = [torch.empty(shape, dtype=DTYPES[dtype], device="meta") for shape, dtype in op.extras(case.batch)]
+    with (
+        torch.set_grad_enabled(case.mode != "no-grad"),
+        torch.autocast("meta", DTYPES.get(op.amp, torch.bfloat16), op.amp != "none"),
+    ):
+        out = _called_on_torch(op, case, given, extras)
+    marks.append(_mark())
+    del given, extras
+    marks.append(_mark())
+    seen.output, seen.is_view, seen.has_node = _described_torch(out), out._is_view(), out.requires_grad
+    if out.requires_grad:
+        gradient = _torch_gradient(out, case.gradient)
+        torch.autograd.backward([out], [gradient])
+        marks.append(_mark())
+        del out
+        marks.append(_mark())
+        del gradient
+        marks.append(_mark())
+    for leaf in inputs:
+        seen.gradients.append(None if leaf.grad is None else _described_torch(leaf.grad))
+
+
+def _called_on_torch(op: Op, case: Case, given: list[torch.Tensor], extras: list[torch.Tensor]) -> Any:
+    if case.mode in ("plain", "no-grad"):
+        return op.torch(*given, *extras)
+    rest = given[1:]
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        return op.torch(x, *rest, *extras)
+
+    return torch_checkpoint(layer, given[0], use_reentrant=case.mode == "reentrant")
+
+
+def _torch_leaf(shape: Shape, dtype: str, needs: bool) -> torch.Tensor:
+    return torch.nn.Parameter(torch.empty(shape, dtype=DTYPES[dtype], device="meta"), requires_grad=needs)
+
+
+def _in_layout_on_torch(leaf: torch.Tensor, layout: str, shape: Shape) -> torch.Tensor:
+    if layout == "leaf":
+        return leaf
+    x = leaf * 2
+    if layout == "transposed" and x.dim() > 1:
+        return x.transpose(-2, -1)
+    if layout == "sliced" and x.dim():
+        return x.narrow(-1, 0, x.shape[-1] - 3)
+    if layout == "expanded" and x.dim():
+        return x.expand(shape)
+    return x
+
+
+def _torch_gradient(out: torch.Tensor, layout: str) -> torch.Tensor:
+    strides = _gradient_strides(tuple(out.shape), layout)
+    if strides is None:
+        return torch.empty(out.shape, dtype=out.dtype, device="meta")
+    if layout == "expanded":
+        return torch.empty((), dtype=out.dtype, device="meta").expand(out.shape)
+    return torch.empty_strided(out.shape, strides, dtype=out.dtype, device="meta")
+
+
+def _mark() -> torch.Tensor:
+    return torch.empty(7, dtype=torch.uint8, device="meta")
+
+
+# ---- both ----------------------------------------------------------------------------------------
+def _given(op: Op, case: Case) -> Iterator[tuple[Shape, str, bool]]:
+    """Shape, dtype and need of each leaf, from which the layout makes the op's input."""
+    for at, shape in enumerate(op.shapes(case.batch)):
+        own = op.dtypes[at] if op.dtypes else ""
+        yield _before(shape, case.layouts[at]), own or case.dtype, case.needs[at]
+
+
+def _before(shape: Shape, layout: str) -> Shape:
+    if layout == "transposed" and len(shape) > 1:
+        return (*shape[:-2], shape[-1], shape[-2])
+    if layout == "sliced" and shape:
+        return (*shape[:-1], shape[-1] + 3)
+    if layout == "expanded" and shape:
+        return (1, *shape[1:])
+    return shape
+
+
+def _looks_at_saved(case: Case) -> bool:
+    """Whether to run the case once more for what it saves: layouts and what comes back do not matter to that."""
+    return case.mode == "plain" and set(case.layouts) == {"contiguous"} and case.gradient == "contiguous"
+
+
+def _gradient_strides(shape: Shape, layout: str) -> Shape | None:
+    """Strides of the incoming gradient; None: contiguous."""
+    if layout == "expanded":
+        return (0,) * len(shape)
+    if layout == "transposed" and len(shape) > 1:
+        reverse = tuple(range(len(shape)))
+        return dense_strides(shape, reverse)
+    return None
+
+
+def _described(array: Array) -> Described:
+    return array.shape, _telling(array.shape, array.strides), array.dtype
+
+
+def _described_torch(tensor: torch.Tensor) -> Described:
+    return tuple(tensor.shape), _telling(tuple(tensor.shape), tensor.stride()), NAMES[tensor.dtype]
+
+
+def _telling(shape: Shape, strides: Shape) -> Shape:
+    return tuple(stride for size, stride in zip(shape, strides, strict=True) if size != 1)
+
+
+def _elements(shape: Shape) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
