@@ -123,11 +123,11 @@ def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: 
         w.method,
         c.layers,
         attention,
-        targets=architecture.targets,
+        architecture.targets,
+        declaring=False,
         checkpointing=checkpointing,
         training=w.training,
         use_cache=w.use_cache,
-        declaring=False,
         inputs_require_grad=w.checkpointing and not w.method.trains(embedding, architecture.targets),
     )
 

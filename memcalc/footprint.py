@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from memcalc.errors import BadFile, InvalidWorkload, shown
 from memcalc.timeline import CATEGORIES
@@ -10,8 +10,7 @@ from memcalc.timeline import CATEGORIES
 SCHEMA = "memcalc.footprint/1"
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(NamedTuple):
     """Levels of one phase of the step, in bytes; None where they could not be measured."""
 
     name: str  # load, forward, backward, optimizer
@@ -20,8 +19,7 @@ class Phase:
     reserved_peak: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One memory block alive at the peak."""
 
     nbytes: int
@@ -77,9 +75,9 @@ class Footprint:
         for name in _KEYS:
             value = getattr(self, name)
             if name == "phases":
-                value = [{key: getattr(phase, key) for key in Phase.__slots__} for phase in value]
+                value = [phase._asdict() for phase in value]
             elif name == "largest":
-                value = [{key: getattr(block, key) for key in Block.__slots__} for block in value]
+                value = [block._asdict() for block in value]
             elif isinstance(value, Mapping):
                 value = dict(value)
             data[name] = list(value) if isinstance(value, tuple) else value

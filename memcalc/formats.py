@@ -1,6 +1,6 @@
 """Number formats, a row each: bytes per element, and how a quantized weight is stored."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ITEMSIZE = {
     "fp64": 8,
@@ -43,8 +43,7 @@ def promote(left: str, right: str) -> str:
     return left if _RANK[left] >= _RANK[right] else right
 
 
-@dataclass(frozen=True, slots=True)
-class Block4Bit:
+class Block4Bit(NamedTuple):
     """bitsandbytes' 4-bit storage of a weight with n elements (nf4 and fp4 alike).
 
     Stored: codes uint8 (ceil(n / 2), 1); absmax fp32, one per block; the code's 16 values in fp32.

@@ -1,18 +1,16 @@
 """Optimizers, a row each, under Hugging Face's names: the states that they keep and what a step allocates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Optimizer:
+class Optimizer(NamedTuple):
     """How one optimizer touches memory in a step."""
 
     torch_class: str
     states: tuple[str, ...]  # full-sized, per trained tensor, in order of creation
     source: str
-    torch_options: Mapping[str, Any] = field(default_factory=dict)
+    torch_options: Mapping[str, Any] = {}
     takes_grad_scale: bool = False  # GradScaler hands it the scale (torch: _step_supports_amp_scaling)
     step_on_device: bool = False  # an fp32 scalar `step` per tensor, made before the states; else it is on the host
     temporaries: Literal["none", "all at once", "one by one"] = "none"  # the square root of the second moment

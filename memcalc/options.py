@@ -7,8 +7,7 @@ Python functions and the JSON are made from these fields.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from memcalc.errors import InvalidWorkload, shown
 
@@ -17,8 +16,7 @@ LARGEST = 2**31 - 1  # of any one size: indices of CUDA kernels are 32 bits wide
 _KEY = "memcalc.option"
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """What the command line needs to know of a field beside its type and default."""
 
     flag: str  # "--lora-dropout", or "--padded/--no-padded" for a switch

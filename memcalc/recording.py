@@ -1,16 +1,17 @@
 """What a producer hands over, and the footprint that follows from it: one way for estimate and trace."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from memcalc.allocator import Replay, cpu_replay, parse_alloc_conf, replay
+from memcalc.allocator import Replay, cpu_replay, live_levels, parse_alloc_conf, replay
+from memcalc.errors import InvalidWorkload
 from memcalc.footprint import Block, Footprint, Phase
 from memcalc.timeline import PHASES, Timeline
 from memcalc.workload import Workload
 
+_ADDRESSES = 2**47
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+
+class Recording(NamedTuple):
     """A run's timeline, and what the model itself tells."""
 
     timeline: Timeline
@@ -31,6 +32,7 @@ def footprint_of(
 ) -> Footprint:
     """Replay the allocator over a recording; `top` lists that many of the largest blocks alive at the peak."""
     timeline = recording.timeline
+    _refuse_the_impossible(timeline)
     played = replay(timeline, parse_alloc_conf(w.alloc_conf)) if w.device == "cuda" else cpu_replay(timeline)
     alive = timeline.alive_at(played.peak_at + 1) if played.peak_at is not None else []
     reserved, context = played.peak_reserved, w.gpu.context_bytes
@@ -53,6 +55,14 @@ def footprint_of(
         seconds=seconds,
         largest=_largest(timeline, played, alive, top),
     )
+
+
+def _refuse_the_impossible(timeline: Timeline) -> None:
+    """Addresses of the replay are 47 bits wide, as a process's are: what is born beyond fits no machine."""
+    if sum(timeline.nbytes) >= _ADDRESSES and live_levels(timeline).peak_live >= _ADDRESSES // 2:
+        raise InvalidWorkload(
+            f"this needs more than {_ADDRESSES // 2 // 2**40} TiB on one GPU: lower --batch or --seq-len"
+        )
 
 
 def _phases(played: Replay) -> tuple[Phase, ...]:

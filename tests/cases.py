@@ -110,7 +110,6 @@ DIMENSIONS: Final = (
             "no-ckpt": {"checkpointing": False},
             "ckpt": {"checkpointing": True},
             "reentrant": {"checkpointing": True, "reentrant": True},
-            "ckpt-every-2": {"checkpointing": True, "checkpoint_every": 2},
         },
         _trained,
     ),

@@ -4,7 +4,6 @@ The facts stand beside this file as data: models/*.json, a file for each model t
 (JSON because tomllib needs 9 ms for as many cards, json half of one). An entry of theirs names its `sources`.
 """
 
-import dataclasses
 import json
 import os.path
 from collections.abc import Iterator, Mapping
@@ -168,8 +167,7 @@ def _gpu(key: str, row: Mapping[str, Any]) -> Gpu:
 def _resized(card: Gpu, text: str, size: int) -> Gpu:
     if size == 0:
         raise InvalidWorkload(f"a GPU of {shown(text)} holds nothing: give its memory, such as 24GiB")
-    return dataclasses.replace(
-        card,
+    return card._replace(
         key="".join(text.lower().split()),
         name=f"{gib(size)} with the kernels of {card.name}",
         memory_bytes=size,

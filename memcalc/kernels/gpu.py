@@ -1,12 +1,10 @@
 """The two records that kernels are described with: the card, and the blocks inside an op."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A graphics card as memory sees it. Data: catalog/gpus.toml."""
+class Gpu(NamedTuple):
+    """A graphics card as memory sees it. Data: catalog/gpus.json."""
 
     key: str  # "rtx4090": the catalog's name
     name: str  # "NVIDIA GeForce RTX 4090"
@@ -18,8 +16,7 @@ class Gpu:
     context_source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Scratch:
+class Scratch(NamedTuple):
     """Blocks that a kernel allocates beside its outputs, in bytes, all freed when the op returns."""
 
     before: tuple[int, ...] = ()  # allocated before the op's outputs

@@ -4,9 +4,8 @@ memcalc/realize/loading.py does the same with real tensors; its docstrings name 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from memcalc.families import Family
 from memcalc.families.config import Config
@@ -26,8 +25,7 @@ FOUR_BIT = ("nf4", "fp4")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(NamedTuple):
     """What the forward, run once, told of the model: every parameter by full name, in order of registration."""
 
     base: dict[str, Declared]
@@ -35,8 +33,7 @@ class Architecture:
     targets: frozenset[str]  # full names of the adapted linear layers
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The trained parameters by full name, in order of registration."""
 
     trained: dict[str, Tensor]
@@ -72,7 +69,7 @@ def _declare_once(
     family: Family, c: Config, method: Method, attention: blocks.Attention, targets: frozenset[str]
 ) -> Builder:
     tape.start(Timeline(), 0)
-    m = Builder(method, c.layers, attention, targets=targets)
+    m = Builder(method, c.layers, attention, targets, declaring=True)
     ids = new((1, 2), "int64", "input_ids")
     family.forward(m, Batch(ids), c)
     return m
@@ -98,7 +95,7 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
 
 
 def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: int = 0) -> Loaded:
-    """Phase "load". Fills the builder's parameters and weights; `depth` is the real number of layers, if not all are loaded."""
+    """Phase "load". Fills the builder's parameters and weights; `depth` is the real model's, if not all layers are here."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
@@ -121,7 +118,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
 
 
 def _times(trained: dict[str, Tensor], family: Family, loaded: int, depth: int) -> dict[Leaf, int]:
-    """How many of the whole model's `depth` layers each leaf of the `loaded` ones stands for; all but the first are alike."""
+    """How many tensors of a model of `depth` layers each leaf of the `loaded` ones stands for."""
     last = f"{family.LAYERS}.{loaded - 1}."
     return {leaf_of(x): 1 + depth - loaded if name.startswith(last) else 1 for name, x in trained.items()}
 

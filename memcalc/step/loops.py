@@ -201,7 +201,9 @@ class Trainer:
         outputs = self._model(counted)
         training.keep(outputs)
         assert outputs.loss is not None
+        outer, tape.category = tape.category, "logits_loss"
         loss = scaled_in_place(outputs.loss)
+        tape.category = outer
         training.phase_end()
         return loss
 

@@ -6,8 +6,7 @@ So a parameter is described in one place: where the forward uses it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
@@ -23,8 +22,7 @@ R = TypeVar("R")
 Kind = Literal["linear", "bias", "embedding", "norm", "buffer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """A parameter or buffer that the model's forward uses."""
 
     shape: Shape
@@ -32,8 +30,7 @@ class Declared:
     dtype: str = ""  # of a buffer that keeps its own
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(NamedTuple):
     """A parameter that the method adds beside a module."""
 
     part: str  # its name below the module that it adapts: "lora_A.default.weight"
@@ -56,12 +53,14 @@ class Weight(Protocol):
     def linear(self, x: Tensor) -> Tensor: ...
 
 
-@dataclass(slots=True)
 class Plain:
     """A weight (d_out, d_in) stored in a floating-point dtype."""
 
-    weight: Tensor
-    bias: Tensor | None = None
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight
+        self.bias = bias
 
     @property
     def d_in(self) -> int:
@@ -85,27 +84,38 @@ class Hooks(Protocol):
     def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
 
 
-@dataclass(slots=True)
 class Builder:
     """One model under one method, being written or run."""
 
-    method: Hooks
-    layer_count: int
-    attention: blocks.Attention
-    targets: frozenset[str] = frozenset()  # full names of the adapted linear layers
-    checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
-    training: bool = True
-    use_cache: bool = False
-    declaring: bool = True
-    inputs_require_grad: bool = False  # enable_input_require_grads: checkpointing over a frozen embedding
-    declared: dict[str, Declared] = field(default_factory=dict)
-    declared_adapters: dict[str, Adapter] = field(default_factory=dict)
-    parameters: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Weight] = field(default_factory=dict)
-    kernels_taken: dict[str, None] = field(default_factory=dict)  # sdpa's, in order of first use
-    path: str = ""
+    def __init__(
+        self,
+        method: Hooks,
+        layer_count: int,
+        attention: blocks.Attention,
+        targets: frozenset[str],
+        *,
+        declaring: bool,
+        checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
+        training: bool = True,
+        use_cache: bool = False,
+        inputs_require_grad: bool = False,
+    ) -> None:
+        self.method = method
+        self.layer_count = layer_count
+        self.attention = attention
+        self.targets = targets  # full names of the adapted linear layers
+        self.declaring = declaring
+        self.checkpointing = checkpointing
+        self.training = training
+        self.use_cache = use_cache
+        self.inputs_require_grad = inputs_require_grad  # checkpointing over a frozen embedding
+        self.declared: dict[str, Declared] = {}
+        self.declared_adapters: dict[str, Adapter] = {}
+        self.parameters: dict[str, Tensor] = {}
+        self.weights: dict[str, Weight] = {}
+        self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
+        self.path = ""
 
-    # ---- names -----------------------------------------------------------------------------------
     def call(self, name: str, module: Callable[Concatenate["Builder", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a submodule: inside, names are relative to it. Its arguments live until it returns."""
         outer, scope = self.path, tape.scope
@@ -200,13 +210,15 @@ class Builder:
         return [Layer(self, f"{path}.{index}", layer) for index in range(1 if self.declaring else self.layer_count)]
 
 
-@dataclass(frozen=True, slots=True)
 class Layer(Generic[P, R]):
     """One of the repeated layers; calling it checkpoints it if the run says so."""
 
-    m: Builder
-    path: str
-    module: Callable[Concatenate[Builder, Tensor, P], R]
+    __slots__ = ("m", "module", "path")
+
+    def __init__(self, m: Builder, path: str, module: Callable[Concatenate[Builder, Tensor, P], R]) -> None:
+        self.m = m
+        self.path = path
+        self.module = module
 
     def __call__(self, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         def run(x: Tensor) -> R:

@@ -139,12 +139,15 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     Allocates: the output, a bool mask. Saves: the mask. Backward allocates: one block.
     Source: PyTorch 2.13, aten/src/ATen/native/Dropout.cpp: CUDA takes native_dropout for 0 < p < 1.
     """
-    if not probability or not wants(x):
-        return x if not probability else Tensor(like(x.data, "native_dropout"))
+    if not probability:
+        return x
     out = like(x.data, "native_dropout")
-    kept = save(like(x.data, "native_dropout", "bool"))
+    mask = like(x.data, "native_dropout", "bool")
+    kept = save(mask) if wants(x) else None
+    del mask
 
     def backward(g: Array) -> list[Array]:
+        assert kept is not None
         held = kept.get()
         return [_combine(g, held, "native_dropout_backward", g.dtype)]
 

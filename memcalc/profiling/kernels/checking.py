@@ -1,0 +1,101 @@
+"""The kernel table held against what a card did: each entry confirmed, wrong by so much, or unmeasured."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from memcalc import kernels
+from memcalc.kernels import Scratch
+from memcalc.profiling.kernels.probe import rounded
+from memcalc.profiling.kernels.suite import gpu_of
+
+ENTRIES = tuple(name for name in kernels.__all__ if name not in {"Gpu", "Scratch"})
+FACTS = {  # of the process, as the tracer and the replay take them
+    "cublas_workspace_after_output": lambda _: True,
+    "cublas_workspace_of_autograd": kernels.cublas_workspace,
+    "cublaslt_workspace_of_its_own": lambda _: 0,
+    "segments_descend": lambda _: True,
+    "cuda_context": lambda gpu: gpu.context_bytes,
+    "cuda_context_when_empty": lambda _: None,
+    "cuda_context_with_all_kernels": lambda _: None,
+}
+
+
+@dataclass
+class Verdict:
+    """What all records say of one entry."""
+
+    entry: str
+    confirmed: int = 0
+    wrong: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def word(self) -> str:
+        if self.wrong:
+            return "wrong"
+        return "confirmed" if self.confirmed else "unmeasured"
+
+    def lines(self) -> Iterator[str]:
+        """The entry in one line, and a line for each case where it is wrong."""
+        count = self.confirmed + len(self.wrong)
+        detail = f"{self.confirmed} of {count} cases" if count else (self.refused or ["no record"])[0]
+        yield f"{self.word:<11}{self.entry:<34}{detail}"
+        yield from (f"           {line}" for line in self.wrong)
+
+
+def verdicts(records: Iterable[dict[str, Any]]) -> list[Verdict]:
+    """One for each entry of the table and each fact of the process, then those that the table does not speak of."""
+    found = {entry: Verdict(entry) for entry in (*ENTRIES, *FACTS)}
+    for record in records:
+        verdict = found.setdefault(record["entry"], Verdict(record["entry"]))
+        if "refused" in record or predict(record) is None:
+            measured = record.get("measured", {}).get("value")
+            verdict.refused.append(record.get("refused") or f"nothing to compare with, measured {measured:,}")
+            continue
+        difference = compare(record)
+        if difference is None:
+            verdict.confirmed += 1
+        else:
+            verdict.wrong.append(f"{difference}  at {json.dumps(record['arguments'])}")
+    return list(found.values())
+
+
+def compare(record: dict[str, Any]) -> str | None:
+    """How the table is off where a record was measured; None where it is right."""
+    predicted, measured = predict(record), record["measured"]
+    if isinstance(predicted, Scratch):
+        return _blocks(predicted, measured)
+    value = measured["value"]
+    expected = list(predicted) if isinstance(predicted, tuple) else predicted
+    if value == expected:
+        return None
+    if type(value) is int and type(expected) is int:
+        return f"{value - expected:+,}: {value:,}, not {expected:,}"
+    return f"{value!r}, not {expected!r}"
+
+
+def predict(record: dict[str, Any]) -> Any:
+    """The table's word; where it has none, no blocks are expected inside an operator."""
+    entry, gpu = record["entry"], gpu_of(record)
+    if entry in FACTS:
+        return FACTS[entry](gpu)
+    if entry not in ENTRIES:
+        return Scratch()
+    function = getattr(kernels, entry)
+    return function(gpu, **record["arguments"]) if _asks_for_gpu(function) else function(**record["arguments"])
+
+
+def _asks_for_gpu(function: Any) -> bool:
+    code = function.__code__
+    return "gpu" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _blocks(predicted: Scratch, measured: dict[str, Any]) -> str | None:
+    """The fullest moment decides: all outputs and all of the operator's own blocks, each rounded."""
+    expected = sum(map(rounded, (*measured["outputs"], *predicted.before, *predicted.after)))
+    if measured["peak"] == expected:
+        return None
+    own = [*measured["before"], *measured["after"]]
+    return f"{measured['peak'] - expected:+,} bytes: {own}, not {[*predicted.before, *predicted.after]}"
