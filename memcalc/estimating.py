@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import prod
 from typing import Literal
 
-from memcalc import families
+from memcalc import families, repeating
 from memcalc.allocator import cpu_replay, live_levels
 from memcalc.depth import DEPTH, peak_at_depth
 from memcalc.errors import InvalidWorkload, NotModelled
@@ -19,6 +19,7 @@ from memcalc.footprint import Footprint
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
 from memcalc.recording import Recording, footprint_of
+from memcalc.repeating import repeated
 from memcalc.step.loading import FOUR_BIT, Architecture, Loaded, declare, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import blocks
@@ -47,16 +48,28 @@ def estimate(w: Workload, *, top: int = 0) -> Footprint:
 def record(w: Workload) -> Recording:
     """Write the workload's loading and steps over the tape."""
     family, c = _family_of(w)
-    timeline, m, loaded = write(w, family, c)
-    _only_what_the_loop_keeps(timeline, family, w)
+    timeline, m, loaded = _whole(w, family, c)
     return Recording(
         timeline=timeline,
-        total_params=_count(loaded.model),
-        trainable_params=sum(prod(parameter.shape) for parameter in loaded.trained.values()),
-        checkpoint_bytes=_checkpoint_bytes(loaded.model, m, w),
+        total_params=_total(loaded),
+        trainable_params=sum(prod(x.shape) * loaded.times(name) for name, x in loaded.trained.items()),
+        checkpoint_bytes=_checkpoint_bytes(loaded, m, w),
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(m.attention.implementation),
         versions=MODELLED_VERSIONS,
     )
+
+
+def _whole(w: Workload, family: Family, c: Config) -> tuple[Timeline, Builder, Loaded]:
+    """The whole model's timeline: four layers repeated where layers are alike, else all of them written."""
+    if c.layers > repeating.DEPTH and c.layers_alike:
+        few, m, loaded = write(w, family, replace(c, layers=repeating.DEPTH), depth=c.layers)
+        _only_what_the_loop_keeps(few, family, w)
+        timeline = repeated(few, family.LAYERS, c.layers)
+        if timeline is not None:
+            return timeline, m, loaded
+    timeline, m, loaded = write(w, family, c)
+    _only_what_the_loop_keeps(timeline, family, w)
+    return timeline, m, loaded
 
 
 def peak_live(w: Workload) -> int:
@@ -67,16 +80,21 @@ def peak_live(w: Workload) -> int:
     """
     family, c = _family_of(w)
     steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
-    if c.layers <= DEPTH or not (steady or not w.training):
+    if c.layers <= DEPTH or not c.layers_alike or not (steady or not w.training):
         timeline, _, _ = write(w, family, c)
         return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
-    timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers)
+    timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
     round_to = 512 if w.device == "cuda" else 1
     return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
 
 
-def write(w: Workload, family: Family, c: Config, *, depth: int = 0) -> tuple[Timeline, Builder, Loaded]:
-    """The workload's loading and steps on a timeline; with `depth`, its measured step alone, of fewer layers."""
+def write(
+    w: Workload, family: Family, c: Config, *, depth: int = 0, prepared: bool = False
+) -> tuple[Timeline, Builder, Loaded]:
+    """The workload's loading and steps on a timeline.
+
+    `depth` is the real model's, where `c` has fewer layers; `prepared`: the measured step alone, on what another left.
+    """
     attention = _attention(w, c, family)
     timeline = Timeline()
     with _one_at_a_time, _without_collector():
@@ -86,7 +104,7 @@ def write(w: Workload, family: Family, c: Config, *, depth: int = 0) -> tuple[Ti
         loaded = load(m, architecture, family, w, depth)
         if not w.training:
             Inference(m, family, c, w).run()
-        elif depth:
+        elif prepared:
             Training(m, family, c, w, loaded).run_prepared()
         else:
             Training(m, family, c, w, loaded).run()
@@ -177,19 +195,20 @@ def _check(w: Workload, c: Config, family: Family) -> None:
         )
 
 
-def _count(architecture: Architecture) -> int:
+def _total(loaded: Loaded) -> int:
     """All parameters, tied ones once, packed ones by logical size; buffers are none."""
-    base = sum(prod(d.shape) for d in architecture.base.values() if d.kind != "buffer")
-    return base + sum(prod(adapter.shape) for adapter in architecture.adapters.values())
+    base = {name: declared.shape for name, declared in loaded.model.base.items() if declared.kind != "buffer"}
+    added = {name: adapter.shape for name, adapter in loaded.model.adapters.items()}
+    return sum(prod(shape) * loaded.times(name) for name, shape in (base | added).items())
 
 
-def _checkpoint_bytes(architecture: Architecture, m: Builder, w: Workload) -> int:
+def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
     if w.method.peft_config() is None:
-        return sum(prod(d.shape) * ITEMSIZE[w.dtype] for d in architecture.base.values() if d.kind != "buffer")
-    saved = [*architecture.adapters]
-    saved += [name for name in architecture.base if w.method.trains(name, architecture.targets)]
-    return sum(prod(m.parameters[name].shape) * ITEMSIZE[m.parameters[name].dtype] for name in saved)
+        return _total(loaded) * ITEMSIZE[w.dtype]
+    trained = [name for name in loaded.model.base if w.method.trains(name, loaded.model.targets)]
+    saved = {name: m.parameters[name] for name in (*loaded.model.adapters, *trained)}
+    return sum(prod(x.shape) * ITEMSIZE[x.dtype] * loaded.times(name) for name, x in saved.items())
 
 
 def _only_what_the_loop_keeps(timeline: Timeline, family: Family, w: Workload) -> None:

@@ -45,6 +45,7 @@ class Config:
     use_cache: bool
     fields: Fields
     sliding_window: int = 0  # keys that a query sees in every layer; 0: all
+    layers_alike: bool = True  # every layer does the same: a few of them stand for all
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from memcalc.profiling.device import Device
 from memcalc.profiling.facts import Facts, Unmeasurable
 from memcalc.profiling.nvml import Process, alone, used_by
 
-_SETTINGS = (  # of the environment, that move memory
+SETTINGS = (  # of the environment, that move memory
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "PYTORCH_NO_CUDA_MEMORY_CACHING",
@@ -24,6 +24,11 @@ _SETTINGS = (  # of the environment, that move memory
 )
 
 
+def settings() -> dict[str, str]:
+    """The environment's settings that move memory, as far as they are there."""
+    return {name: os.environ[name] for name in SETTINGS if name in os.environ}
+
+
 class Card:
     """Created before torch touches the device, so that the CUDA context can be told apart."""
 
@@ -35,8 +40,8 @@ class Card:
         self.name: str = described["name"]
         self.uuid: str = described["uuid"]
         for name in ("name", "capability", "sm_count", "total"):
-            facts.values[name] = described[name]
-        facts.values["environment"] = {name: os.environ[name] for name in _SETTINGS if name in os.environ}
+            facts.note(name, described[name], f"torch.{device.kind} does not tell it")
+        facts.values["environment"] = settings()
         facts.read("driver", device.nvml.driver)
         facts.read("device_memory", lambda: device.nvml.total(self.uuid))
         facts.read("other_processes", lambda: len(self._before()))

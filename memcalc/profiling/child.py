@@ -1,4 +1,4 @@
-"""The other process: `python -m memcalc.profiling.child ANSWER` measures the case that its own parent hands over.
+"""The other process: measures the case that its own parent, the runner, hands over.
 
 What comes in is a pickle of (measure, case) on stdin, what goes out JSON in the file ANSWER: a footprint, or the
 refusal of a case that cannot begin.
@@ -22,7 +22,3 @@ def main(answer: str) -> None:
     with open(f"{answer}.part", "w", encoding="utf-8") as file:
         json.dump(said, file)
     os.replace(f"{answer}.part", answer)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

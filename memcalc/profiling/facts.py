@@ -31,3 +31,10 @@ class Facts:
         """Note that there is no such figure, and why."""
         self.values[name] = None
         self.unavailable[name] = reason
+
+    def note(self, name: str, value: object, otherwise: str) -> None:
+        """Note a value under `name`; where it is None, `otherwise` says why."""
+        if value is None:
+            self.missing(name, otherwise)
+        else:
+            self.values[name] = value

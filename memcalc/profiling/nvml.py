@@ -25,10 +25,15 @@ class Nvml:
 
     def __init__(self, api: Any, refusal: str = "") -> None:
         self._api, self._refusal = api, refusal
+        self._known: dict[str, Any] = {}  # handles by UUID: they do not change
 
     def driver(self) -> str:
         """The driver's version."""
         return _text(self._call("nvmlSystemGetDriverVersion"))
+
+    def cards(self) -> list[str]:
+        """The UUIDs of all cards."""
+        return list(self._cards())
 
     def used_by_card(self) -> dict[str, int]:
         """Bytes in use on each card, by UUID, whoever uses them. What is refused is left out."""
@@ -83,8 +88,11 @@ class Nvml:
         return cards[uuid]
 
     def _cards(self) -> dict[str, Any]:
-        handles = [self._call("nvmlDeviceGetHandleByIndex", at) for at in range(self._call("nvmlDeviceGetCount"))]
-        return {_text(self._call("nvmlDeviceGetUUID", handle)).removeprefix("GPU-"): handle for handle in handles}
+        if not self._known:
+            for index in range(self._call("nvmlDeviceGetCount")):
+                card = self._call("nvmlDeviceGetHandleByIndex", index)
+                self._known[_text(self._call("nvmlDeviceGetUUID", card)).removeprefix("GPU-")] = card
+        return self._known
 
     def _call(self, name: str, *arguments: Any) -> Any:
         if self._api is None:

@@ -20,9 +20,8 @@ def footprint_of_run(
     run: Run, facts: Facts, kernels: Kernels, peak: AtPeak | None, failure: Failure | None, seconds: float
 ) -> Footprint:
     """All that was measured. After a failure the peaks are unknown: the run would have gone on."""
+    facts.note("alloc_retries", run.device.memory.levels().retries, "this backend of torch does not count them")
     meter, unavailable = run.meter, {f"measured.{name}": reason for name, reason in facts.unavailable.items()}
-    levels = run.device.memory.levels()
-    facts.values["alloc_retries"] = levels.retries
     fields: dict[str, Any] = dict.fromkeys((*PEAKS, *COUNTS))
     if failure is not None:
         facts.values.update(reached_allocated=meter.peak_allocated, reached_reserved=meter.peak_reserved)

@@ -34,7 +34,7 @@ def read(run: Run, facts: Facts) -> AtPeak | None:
 
     def found() -> AtPeak:
         snapshot, entries = memory.snapshot()
-        facts.values["allocator_settings"] = snapshot.get("allocator_settings")
+        facts.note("allocator_settings", snapshot.get("allocator_settings"), "this torch's snapshot does not hold them")
         if run.case.snapshot is not None:
             with open(run.case.snapshot, "wb") as file:
                 pickle.dump(snapshot, file)  # as torch/cuda/memory.py, _dump_snapshot, for pytorch.org/memory_viz

@@ -21,6 +21,10 @@ from memcalc.workload import Workload
 Measure = Callable[[Case], Footprint]  # picklable: it is called in the other process
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_CHILD = (  # the memcalc that runs here, and nothing that lies in the working directory
+    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
+    "from memcalc.profiling.child import main; main(sys.argv[2])"
+)
 _CONF = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # c10/cuda/CUDAAllocatorConfig.h reads them in this order
 _ERRORS: Mapping[int, type[MemcalcError]] = {2: InvalidWorkload, 3: NotModelled, 4: RunFailed}
 
@@ -38,7 +42,7 @@ def run(case: Case, measure: Measure, *, timeout: float | None = None) -> Footpr
     with tempfile.TemporaryDirectory(prefix="memcalc-") as folder:
         answer, log = os.path.join(folder, "answer.json"), os.path.join(folder, "log.txt")
         with open(log, "wb") as output:
-            status = _call([answer], pickle.dumps((measure, case)), _environment(case), output, timeout)
+            status = _call(answer, pickle.dumps((measure, case)), _environment(case), output, timeout)
         seconds = time.perf_counter() - began
         if status is None:
             failure = Failure("timeout", f"it was stopped after {timeout:g} seconds")
@@ -52,12 +56,10 @@ def run(case: Case, measure: Measure, *, timeout: float | None = None) -> Footpr
     return Footprint.from_json(said["footprint"])
 
 
-def _call(
-    arguments: list[str], told: bytes, environment: Mapping[str, str], output: Any, timeout: float | None
-) -> int | None:
+def _call(answer: str, told: bytes, environment: Mapping[str, str], output: Any, timeout: float | None) -> int | None:
     """Run the child to its end; its exit status, or None where time ran out."""
     process = subprocess.Popen(  # noqa: S603 - this very interpreter
-        [sys.executable, "-m", "memcalc.profiling.child", *arguments],
+        [sys.executable, "-P", "-c", _CHILD, _ROOT, answer],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -95,11 +97,10 @@ def _with_settings(workload: Workload) -> Workload:
 
 
 def _environment(case: Case) -> dict[str, str]:
-    """This process's environment, where memcalc is found as it was here, with the workload's allocator settings."""
+    """This process's environment, with the workload's allocator settings."""
     environment = {name: value for name, value in os.environ.items() if name not in _CONF}
     if case.workload.alloc_conf:
         environment |= dict.fromkeys(_CONF, case.workload.alloc_conf)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
     return environment
 
 

@@ -15,7 +15,7 @@ from memcalc.tape import blocks
 from memcalc.tape.builder import Adapter, Builder, Declared, Plain
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.prelude import Batch
-from memcalc.tape.tape import Leaf, Tensor, leaf_of, new, tape
+from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.timeline import Timeline
 from memcalc.units import GIB
 from memcalc.workload import Workload
@@ -34,11 +34,16 @@ class Architecture(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The trained parameters by full name, in order of registration."""
+    """The trained parameters by full name, in order of registration; some layers may stand for more than they are."""
 
     trained: dict[str, Tensor]
     model: Architecture
-    times: dict[Leaf, int]  # how many of the whole model's tensors each stands for, where only some layers were loaded
+    last_layer: str  # the path of the last one, with its dot: it stands for the layers that are not here too
+    unwritten: int
+
+    def times(self, name: str) -> int:
+        """How many tensors of the whole model this one stands for."""
+        return 1 + self.unwritten if self.unwritten and name.startswith(self.last_layer) else 1
 
     def decay_groups(self) -> list[list[Tensor]]:
         """Trainer's two groups: what decays, then norms and biases, which do not.
@@ -95,12 +100,12 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
 
 
 def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: int = 0) -> Loaded:
-    """Phase "load". Fills the builder's parameters and weights; `depth` is the real model's, if not all layers are here."""
+    """Phase "load". Fills the builder's parameters and weights; `depth`: the real model's, if not all layers are here."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
     if w.load == "device-map":
-        _device_map(m, model, family, w)
+        _device_map(m, model, family, w, depth)
     else:
         for name, declared in model.base.items():
             _place(m, name, declared, declared.dtype or w.dtype)
@@ -114,13 +119,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
     trained = _mark_trained(m, model, w)
     _link(m, model)
     timeline.phase_end()
-    return Loaded(trained, model, _times(trained, family, m.layer_count, depth or m.layer_count))
-
-
-def _times(trained: dict[str, Tensor], family: Family, loaded: int, depth: int) -> dict[Leaf, int]:
-    """How many tensors of a model of `depth` layers each leaf of the `loaded` ones stands for."""
-    last = f"{family.LAYERS}.{loaded - 1}."
-    return {leaf_of(x): 1 + depth - loaded if name.startswith(last) else 1 for name, x in trained.items()}
+    return Loaded(trained, model, f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count))
 
 
 def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:
@@ -128,7 +127,7 @@ def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:
     m.parameters[name] = Tensor(new(declared.shape, dtype, name.rpartition(".")[2]))
 
 
-def _device_map(m: Builder, model: Architecture, family: Family, w: Workload) -> None:
+def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, depth: int) -> None:
     """from_pretrained(device_map=…): a warm-up block, then weights by name, then buffers that no file holds."""
     packed = {
         name
@@ -136,7 +135,9 @@ def _device_map(m: Builder, model: Architecture, family: Family, w: Workload) ->
         if declared.kind == "linear" and name != f"{family.HEAD}.weight" and w.quant in FOUR_BIT
     }
     parameters = [name for name, declared in model.base.items() if declared.kind != "buffer"]
-    _warm_up(model, parameters, packed, w)
+    last, unwritten = f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count)
+    in_last = [name for name in parameters if name.startswith(last)]
+    _warm_up(model, parameters + in_last * unwritten, packed, w)
     first = True
     for name in sorted(parameters, key=_natural):
         declared = model.base[name]

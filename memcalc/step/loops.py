@@ -17,7 +17,7 @@ from memcalc.tape.builder import Builder
 from memcalc.tape.engine import backward
 from memcalc.tape.ops.elementwise import cast, scale
 from memcalc.tape.prelude import Batch, Output
-from memcalc.tape.tape import Array, Tensor, gemm, new, tape
+from memcalc.tape.tape import Array, Tensor, gemm, leaf_of, new, tape
 from memcalc.workload import Workload
 
 
@@ -26,7 +26,8 @@ class Training:
 
     def __init__(self, m: Builder, family: Family, c: Config, w: Workload, loaded: Loaded) -> None:
         self.m, self.family, self.c, self.w = m, family, c, w
-        self.trained, self.times = list(loaded.trained.values()), loaded.times
+        self.trained = list(loaded.trained.values())
+        self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
         groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
         self.states = States(OPTIMIZERS[w.optimizer], groups, w.momentum)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it

@@ -21,12 +21,12 @@ def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
     outer = tape.in_backward, tape.grad, tape.scope, tape.category
     tape.in_backward, tape.grad = True, False
     for gradient in gradients:
-        gradient.storage.held += 1
+        gradient.hold(1)
     try:
         _run([(x.node, x.index, x.shape, x.dtype) for x in roots if x.node is not None], list(gradients))
     finally:
         for gradient in gradients:
-            gradient.storage.held -= 1
+            gradient.hold(-1)
         tape.in_backward, tape.grad, tape.scope, tape.category = outer
 
 
@@ -87,12 +87,12 @@ def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: in
         buffer = node.buffer = [None] * node.outputs
     old = buffer[slot]
     if old is None:
-        gradient.storage.held += 1
+        gradient.hold(1)
         buffer[slot] = gradient
     elif old.is_view or old.storage.held != 1 or not is_dense(old.shape, old.strides):
         total = like(old, "add")
-        old.storage.held -= 1
-        total.storage.held = 1
+        old.hold(-1)
+        total.hold(1)
         buffer[slot] = total
 
 
@@ -101,7 +101,7 @@ def _take(node: Node | Leaf) -> list[Array | None]:
     assert gradients is not None
     for gradient in gradients:
         if gradient is not None:
-            gradient.storage.held -= 1
+            gradient.hold(-1)
     return gradients
 
 
@@ -133,13 +133,16 @@ def _call(node: Node) -> list[Array | None]:
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a gradient to its input's shape, undoing broadcasting; dropping leading dims makes it a view.
+    """Sum a gradient to its input's shape, undoing broadcasting; leading dims are summed away at any size, and
+    dropping them makes it a view.
 
     Source: PyTorch 2.13, aten/src/ATen/ExpandUtils.h, _sum_to.
     """
+    if not shape:
+        return new((), array.dtype, "sum")
     leading = len(array.shape) - len(shape)
     kept = (1,) * leading + tuple(
         1 if small == 1 else large for small, large in zip(shape, array.shape[leading:], strict=True)
     )
-    total = new(kept, array.dtype, "sum") if kept != array.shape else array
+    total = new(kept, array.dtype, "sum") if leading or kept != array.shape else array
     return total.view(shape, contiguous_strides(shape)) if leading else total

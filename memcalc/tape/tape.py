@@ -99,7 +99,7 @@ class Storage:
 class Array:
     """A view of a storage: shape, strides (in elements) and dtype, as torch has them."""
 
-    __slots__ = ("dtype", "is_view", "shape", "storage", "strides")
+    __slots__ = ("dtype", "held", "is_view", "shape", "storage", "strides")
 
     def __init__(self, storage: Storage, shape: Shape, strides: Shape, dtype: str, is_view: bool = False) -> None:
         self.storage = storage
@@ -107,6 +107,7 @@ class Array:
         self.strides = strides
         self.dtype = dtype
         self.is_view = is_view  # made by a view op: autograd's view metadata keeps its base alive
+        self.held = 0  # gradient buffers of the engine that hold this very array
 
     def get(self) -> "Array":
         """An array saved outside a checkpoint is its own holder."""
@@ -114,6 +115,11 @@ class Array:
 
     def view(self, shape: Shape, strides: Shape) -> "Array":
         return Array(self.storage, shape, strides, self.dtype, True)
+
+    def hold(self, by: int) -> None:
+        """One gradient buffer more (or, with -1, less) holds this array, and so leans on its block."""
+        self.held += by
+        self.storage.held += by
 
     def settle(self, category: str) -> None:
         """This block, of the timeline under way, turns out to be of another category."""
@@ -200,7 +206,7 @@ class Leaf:
             return
         if gradient.strides != self.array.strides and not same_layout(gradient, self.array):
             gradient = new(gradient.shape, gradient.dtype, "clone")
-        elif gradient.storage.held:
+        elif gradient.held:
             gradient = like(gradient, "clone")
         self.grad = gradient
         gradient.settle(self.category)

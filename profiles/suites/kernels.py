@@ -53,8 +53,12 @@ def _measure(out: Path) -> list[dict[str, Any]]:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    if not all(record.get("schema") == suite.SCHEMA for record in records):
+    if not all(isinstance(record, dict) and record.get("schema") == suite.SCHEMA for record in records):
         raise ValueError(f"{file}: not all lines are of the schema {suite.SCHEMA}")
+    if not all(
+        {"entry", "arguments", "gpu"} <= record.keys() and {"measured", "refused"} & record.keys() for record in records
+    ):
+        raise ValueError(f"{file}: a line lacks its entry, its arguments, its gpu or what was measured")
     return records
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from memcalc.allocator import Replay, replay
 from memcalc.errors import NotModelled
 from memcalc.footprint import Footprint
 from memcalc.profiling.case import Case
+from memcalc.profiling.device import Device, Metal
 from memcalc.profiling.measure import measure
+from memcalc.profiling.nvml import Nvml
 from memcalc.tracing.record import record
 from memcalc.workload import Workload
 from tests.profiling.fakes import CONTEXT, Counting, FakeCuda, FakeNvml, fake_device
@@ -56,9 +59,8 @@ def test_levels_are_those_of_the_recorded_step(options: dict[str, Any]) -> None:
     footprint = profiled(Case(workload(**options), steps=0))
     expected, categories = recorded(workload(**options))
     assert footprint.outcome == "ok"
-    assert {phase.name: dataclasses.astuple(phase)[1:] for phase in footprint.phases} == {
-        name: tuple(levels) for name, levels in expected.phases.items() if name != "history"
-    }
+    phases = {p.name: (p.allocated_end, p.allocated_peak, p.reserved_peak) for p in footprint.phases}
+    assert phases == {name: tuple(levels) for name, levels in expected.phases.items() if name != "history"}
     assert footprint.peak_allocated == expected.peak_allocated
     assert footprint.peak_reserved == expected.peak_reserved
     assert footprint.peak_live == expected.peak_live
@@ -86,6 +88,31 @@ def test_without_nvml_the_device_level_is_null_with_the_reason() -> None:
     assert footprint.device_total is None
     assert footprint.unavailable["device_total"] == "no NVML here"
     assert footprint.unavailable["measured.process_used_peak"] == "no NVML here"
+
+
+def test_a_backend_that_counts_no_peaks_says_so_for_each() -> None:
+    cuda = FakeCuda()
+
+    def allocated() -> int:
+        return cuda.memory_stats()["allocated_bytes.all.current"]
+
+    backend = SimpleNamespace(
+        current_allocated_memory=allocated, driver_allocated_memory=allocated, synchronize=lambda: None,
+        empty_cache=lambda: None, recommended_max_memory=lambda: 16 * 2**30,
+    )  # fmt: skip
+    cuda.reset_peak_memory_stats()
+    with Counting(cuda) as counting:
+        footprint = measure(Case(workload(), steps=1), Device("mps", "cpu", Metal(backend), Nvml(None, "no NVML here")))
+        counting.closed = True
+    assert footprint.outcome == "ok"
+    assert [phase.name for phase in footprint.phases] == ["load", "forward", "backward", "optimizer"]
+    assert all(phase.allocated_end and phase.allocated_peak is None for phase in footprint.phases)
+    data = footprint.to_json()
+    nulls = {name for name, value in data.items() if value is None and name != "peak_phase"}
+    assert {"peak_allocated", "peak_live", "peak_reserved", "device_total", "at_peak"} == nulls
+    nulls |= {f"measured.{name}" for name, value in data["measured"].items() if value is None}
+    assert nulls <= footprint.unavailable.keys()
+    assert footprint.measured["tokens_per_second"] > 0
 
 
 def test_the_device_level_is_reserved_memory_and_what_lies_beside_it() -> None:

@@ -23,6 +23,15 @@ def test_a_case_runs_in_a_process_of_its_own() -> None:
     assert footprint.workload == CASE.workload.to_json()
 
 
+def test_nothing_that_lies_in_the_working_directory_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "memcalc.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
+    assert runner.run(CASE, elsewhere.answers).outcome == "ok"
+
+
 def test_the_allocators_settings_are_the_workloads_else_this_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     ambient = runner.run(CASE, elsewhere.answers)

@@ -22,7 +22,7 @@ from memcalc.tape import engine
 from memcalc.tape.autocast import autocast
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.ops import elementwise, views
-from memcalc.tape.tape import Array, Leaf, Saved, Shape, Storage, Tensor, dense_strides, new, tape
+from memcalc.tape.tape import Array, Leaf, Node, Saved, Shape, Storage, Tensor, dense_strides, new, tape
 from memcalc.timeline import Timeline
 from memcalc.tracing import autocast_switch, standins
 from memcalc.tracing.attention import Chooser, composites
@@ -50,7 +50,8 @@ class Op:
     shapes: Callable[[int], Sequence[Shape]]
     extras: Callable[[int], Sequence[tuple[Shape, str]]] = lambda _: ()  # inputs that never need a gradient
     dtypes: Sequence[str] = ()  # of each input, "" for the case's own
-    layouts: Sequence[str] = LAYOUTS
+    layouts: Sequence[str] | Sequence[Sequence[str]] = LAYOUTS  # of every input, or of each
+    gradients: Sequence[str] = ("transposed", "expanded")  # what comes back, beside contiguous
     over: Sequence[str] = ("fp32", "bf16", "fp16")  # the cases' dtypes
     pinned: str | None = None  # sdpa's kernel
     views: bool = True  # compare whether the output is a view
@@ -73,16 +74,20 @@ def cases(op: Op) -> Iterator[Case]:
     """Every requires-grad combination by batch and dtype; layouts one input at a time, those of batch 1 once."""
     count = len(op.shapes(2))
     plain, last = ("contiguous",) * count, op.over[-1]
+    layouts = [op.layouts if isinstance(op.layouts[0], str) else op.layouts[at] for at in range(count)]
     laid_out = [
-        (*plain[:at], layout, *plain[at + 1 :]) for at in range(count) for layout in op.layouts if layout not in plain
+        (*plain[:at], str(layout), *plain[at + 1 :])
+        for at in range(count)
+        for layout in layouts[at]
+        if layout != "contiguous"
     ]
     for needs in itertools.product((True, False), repeat=count):
         for batch in (1, 2):
             yield Case(needs, plain, last, batch)
-            for gradient in ("transposed", "expanded") if any(needs) else ():
+            for gradient in op.gradients if any(needs) else ():
                 yield Case(needs, plain, last, batch, gradient)
-            for layouts in laid_out if all(needs) or (any(needs) and batch > 1) else ():
-                yield Case(needs, layouts, last, batch)
+            for given in laid_out if all(needs) or (any(needs) and batch > 1) else ():
+                yield Case(needs, given, last, batch)
             yield Case(needs, plain, last, batch, mode="checkpointed")
         for dtype in op.over[:-1]:
             yield Case(needs, plain, dtype)
@@ -170,8 +175,8 @@ def _run_on_tape(op: Op, case: Case, seen: Seen) -> None:
     marks.append(Storage(7, "mark"))
     del given, extras
     marks.append(Storage(7, "mark"))
-    seen.output, seen.is_view, seen.has_node = _described(out.data), out.data.is_view, out.node is not None
-    if out.node is not None:
+    seen.output, seen.is_view, seen.has_node = _described(out.data), out.data.is_view, isinstance(out.node, Node)
+    if isinstance(out.node, Node):
         gradient = _tape_gradient(out.data, case.gradient)
         engine.backward([out], [gradient])
         marks.append(Storage(7, "mark"))
@@ -263,8 +268,8 @@ def _run_on_torch(op: Op, case: Case, seen: Seen) -> None:
     marks.append(_mark())
     del given, extras
     marks.append(_mark())
-    seen.output, seen.is_view, seen.has_node = _described_torch(out), out._is_view(), out.requires_grad
-    if out.requires_grad:
+    seen.output, seen.is_view, seen.has_node = _described_torch(out), out._is_view(), out.grad_fn is not None
+    if out.grad_fn is not None:
         gradient = _torch_gradient(out, case.gradient)
         torch.autograd.backward([out], [gradient])
         marks.append(_mark())

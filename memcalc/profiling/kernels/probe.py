@@ -61,7 +61,7 @@ def inside(happened: Iterable[Mapping[str, Any]], held: set[int]) -> Inside:
             alive[address] = len(births)
             births.append(entry["size"])
             level += rounded(entry["size"])
-            if level > peak:
+            if level >= peak:  # the last of equally full moments: the output is there
                 peak, fullest = level, tuple(alive.values())
         else:
             number = alive.pop(address, None)

@@ -62,8 +62,8 @@ def _mm(x: Tensor, w: Tensor) -> Tensor:
 
 def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     """bias + x W^T on matrices. Saves: as `_mm`. Backward allocates: x's gradient, W's, and the bias's sum last."""
-    kept_w = save(w.data) if wants(x) else None
     kept_x = save(x.data) if wants(w) else None
+    kept_w = save(w.data) if wants(x) else None
     out = new((x.shape[0], w.shape[0]), x.dtype, "addmm")
     gemm()
     shape, weight_shape = x.shape, w.shape
@@ -107,8 +107,8 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
     Backward allocates: x's gradient and its scaling by alpha, then y's.
     """
     base, x, y = lower(base), lower(x), lower(y)
-    kept_y = save(y.data) if wants(x) else None
     kept_x = save(x.data) if wants(y) else None
+    kept_y = save(y.data) if wants(x) else None
     n, p, q = x.shape
     r = y.shape[2]
     out = new((n, p, r), x.dtype, "baddbmm")

@@ -13,7 +13,7 @@ def layer_norm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     """
     x, w, bias = upper(x), upper(w), upper(bias)
     wanted = wants(x), wants(w), wants(bias)
-    kept = [save(x.data), save(w.data), save(bias.data)] if any(wanted) else []
+    kept = [save(bias.data), save(x.data), save(w.data)] if any(wanted) else []
     statistics = (*x.shape[:-1], 1)
     out = new(x.shape, x.dtype, "layer_norm")
     mean, rstd = new(statistics, "fp32", "layer_norm"), new(statistics, "fp32", "layer_norm")
@@ -23,9 +23,9 @@ def layer_norm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array | None]:
         held = [saved.get() for saved in kept]
-        gx = like(held[0], "layer_norm_backward") if wanted[0] else None
-        gw = like(held[1], "layer_norm_backward", dtype) if wanted[1] else None
-        gb = like(held[2], "layer_norm_backward", dtype) if wanted[2] else None
+        gx = like(held[1], "layer_norm_backward") if wanted[0] else None
+        gw = like(held[2], "layer_norm_backward", dtype) if wanted[1] else None
+        gb = like(held[0], "layer_norm_backward", dtype) if wanted[2] else None
         del held
         return [gx, gw, gb]
 

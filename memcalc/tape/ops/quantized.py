@@ -42,7 +42,8 @@ class Packed4Bit:
     def _multiply(self, x: Tensor) -> Tensor:
         """MatMul4Bit: x W^T. Saves: nothing. Allocates: what the kernel dequantizes inside, and the output.
 
-        Backward allocates: the bias's gradient where it trains, absmax in fp32 where it is quantized itself, the weight dequantized, x's gradient.
+        Backward allocates: the bias's gradient where it trains, absmax in fp32 where it is quantized itself, the
+        weight dequantized, x's gradient.
         """
         n, k, rows = self.d_out, self.d_in, prod(x.shape[:-1])
         inner = gemm_4bit_scratch(self.gpu, rows, n, k, x.dtype, double_quant=self.double_quant)

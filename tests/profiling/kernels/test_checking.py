@@ -7,7 +7,7 @@ from memcalc.profiling.kernels import checking
 from memcalc.profiling.kernels.probe import rounded
 
 HEAD: Any = {"schema": "memcalc.kernels/1", "gpu": json.loads(json.dumps(find_gpu("a100-80gb")._asdict()))}
-FLASH = {"batch": 1, "q_len": 684, "k_len": 684, "heads": 8, "kv_heads": 8, "head_dim": 64, "dtype": "fp16"}
+FLASH: Any = {"batch": 1, "q_len": 684, "k_len": 684, "heads": 8, "kv_heads": 8, "head_dim": 64, "dtype": "fp16"}
 
 
 def record(entry: str, arguments: dict[str, Any], **rest: Any) -> dict[str, Any]:

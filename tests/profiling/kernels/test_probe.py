@@ -18,15 +18,15 @@ def free(address: int) -> dict[str, Any]:
 
 
 def test_blocks_are_told_apart_by_what_becomes_of_them() -> None:
-    happened = [alloc(1, 100), alloc(2, 1000), alloc(3, 600), free(1), alloc(4, 700), free(3)]
+    happened = [alloc(1, 2000), alloc(2, 1000), alloc(3, 600), free(1), alloc(4, 700), free(3)]
     found = inside(happened, {2})
     assert found == Inside(
-        births=(100, 1000, 600, 700),
+        births=(2000, 1000, 600, 700),
         outputs=(1000,),
         kept=(700,),  # a workspace
-        before=(100,),
+        before=(2000,),
         after=(600,),
-        peak=512 + 1024 + 1024,
+        peak=2048 + 1024 + 1024,
     )
 
 

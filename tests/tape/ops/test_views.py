@@ -45,11 +45,12 @@ OPS: Final = {
     "transpose": Op(lambda x: ops.transpose(x, 1, 2), lambda x: x.transpose(1, 2), _heads),
     "heads": Op(
         lambda x: ops.heads(x, 6), lambda x: x.view(*x.shape[:2], 4, 6).transpose(1, 2), _hidden,
+        layouts=("contiguous", "leaf", "expanded"),  # a product's output
     ),
     "expand": Op(
         lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
     ),
-    "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads),
+    "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads, views=False),
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
     ),
@@ -60,7 +61,7 @@ OPS: Final = {
     "narrow": Op(lambda x: ops.narrow(x, 3, 3), lambda x: x[..., :3], _heads),
     "narrow, a middle dim": Op(lambda x: ops.narrow(x, 1, 2), lambda x: x[:, 1:3], _heads),
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
-    "pad": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads),
+    "pad": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
     "cat, a middle dim": Op(lambda x, y: ops.cat(x, y, 2), lambda x, y: torch.cat((x, y), 2), _two),
 }  # fmt: skip

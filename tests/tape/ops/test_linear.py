@@ -1,0 +1,61 @@
+"""Each product against torch on meta, for every requires-grad combination of its inputs."""
+
+from typing import Final
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from memcalc.tape.ops import linear as ops
+from tests.tape.side_by_side import Op, Shape, assert_same
+
+
+def _linear(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 8), (6, 8))
+
+
+def _biased(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 8), (6, 8), (6,))
+
+
+def _bmm(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 8), (b, 8, 6))
+
+
+def _baddbmm(b: int) -> tuple[Shape, ...]:
+    return ((b, 5, 6), (b, 5, 8), (b, 8, 6))
+
+
+# What a model gives a linear layer: activations without gaps, weights that are leaves or copies of them.
+_DENSE: Final = ("contiguous", "leaf")
+
+OPS: Final = {
+    "linear": Op(ops.linear, F.linear, _linear, layouts=_DENSE),
+    "linear, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8)), layouts=_DENSE),
+    "linear, of one token": Op(ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8)), layouts=_DENSE),
+    "linear, biased": Op(ops.linear, F.linear, _biased, layouts=_DENSE, views=False),
+    "linear, biased, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8), (6,)), layouts=_DENSE),
+    "linear, biased, of one token": Op(
+        ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8), (6,)), layouts=_DENSE, views=False
+    ),
+    "linear, autocast": Op(ops.linear, F.linear, _linear, layouts=_DENSE, amp="bf16", over=("bf16", "fp32")),
+    "linear, biased, autocast": Op(
+        ops.linear, F.linear, _biased, layouts=_DENSE, amp="bf16", over=("fp32",), views=False
+    ),
+    "linear, autocast, over half": Op(
+        ops.linear, F.linear, _linear, layouts=_DENSE, amp="bf16", dtypes=("fp32", "bf16")
+    ),
+    "bmm": Op(ops.bmm, torch.bmm, _bmm),
+    "bmm, autocast": Op(ops.bmm, torch.bmm, _bmm, amp="fp16", over=("bf16", "fp32")),
+    "baddbmm": Op(ops.baddbmm, lambda base, x, y: base.baddbmm(x, y, beta=1.0, alpha=0.5), _baddbmm),
+    "baddbmm, over rows": Op(
+        ops.baddbmm,
+        lambda base, x, y: base.baddbmm(x, y, beta=1.0, alpha=0.5),
+        lambda b: ((b, 1, 6), (b, 5, 8), (b, 8, 6)),
+    ),
+}
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_it_allocates_saves_and_frees_what_torch_does(op: Op) -> None:
+    assert_same(op)
