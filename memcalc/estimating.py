@@ -40,9 +40,10 @@ def estimate(w: Workload, *, top: int = 0) -> Footprint:
     Raises NotModelled for what only trace or profile can do, InvalidWorkload for what cannot be.
     """
     started = time.perf_counter()
-    recording = record(w)
-    seconds = time.perf_counter() - started
-    return footprint_of(w, recording, "estimate", top=top, seconds=seconds)
+    with _without_collector():
+        recording = record(w)
+        seconds = time.perf_counter() - started
+        return footprint_of(w, recording, "estimate", top=top, seconds=seconds)
 
 
 def record(w: Workload) -> Recording:
@@ -97,7 +98,7 @@ def write(
     """
     attention = _attention(w, c, family)
     timeline = Timeline()
-    with _one_at_a_time, _without_collector():
+    with _one_at_a_time:
         architecture = declare(family, c, w.method, attention)
         tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
         m = _builder(w, c, attention, architecture)
@@ -122,7 +123,7 @@ def _family_of(w: Workload) -> tuple[Family, Config]:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """The tape makes no cycles: reference counts free everything, and the collector would only look at it all."""
+    """No cycles are made here: reference counts free everything, and the collector would only look at it all."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -41,24 +41,31 @@ def catalog() -> Iterator[Model]:
     return (model for model in models() if model.config["model_type"] in families.names())
 
 
-def count(model: Model, method: str) -> Count:
-    """Both counts. The workload is as small as it can be: counts do not depend on it."""
-    workload = Workload.of(model, batch=1, seq_len=1, history="none", **METHODS[method])
+def counts(model: Model) -> list[Count]:
+    """Both counts under every method. The workload is as small as it can be: counts do not depend on it."""
+    workloads = {name: Workload.of(model, batch=1, seq_len=1, history="none", **METHODS[name]) for name in METHODS}
+    real = _real_parameters(workloads)
+    return [Count(model.name, name, _parameters(workloads[name]), real[name]) for name in METHODS]
+
+
+def _parameters(workload: Workload) -> Parameters:
     recording = estimated(workload)
-    mine = Parameters(recording.total_params, recording.trainable_params)
-    return Count(model.name, method, mine, real_parameters(workload))
+    return Parameters(recording.total_params, recording.trainable_params)
 
 
-def real_parameters(workload: Workload) -> Parameters:
-    """transformers' model and peft's wrapper on meta, counted as peft counts.
+def _real_parameters(workloads: Mapping[str, Workload]) -> dict[str, Parameters]:
+    """transformers' model and peft's wrappers around it on meta, counted as peft counts.
 
-    A quantized base is counted before it is quantized: peft counts packed weights by their logical size.
+    qlora's are lora's: peft counts packed weights by their logical size.
     """
-    from memcalc.realize.model import build, uses_peft, wrap
+    from memcalc.realize.model import build, wrap
 
-    wrapped: Any = wrap(build(workload, "meta"), workload)
-    if uses_peft(wrapped):
+    base: Any = build(workloads["full"], "meta")
+    sizes = [parameter.numel() for parameter in base.parameters()]
+    found = {"full": Parameters(sum(sizes), sum(sizes))}
+    for name in ("lora", "lora all-linear"):
+        wrapped: Any = wrap(base, workloads[name])
         trainable, total = wrapped.get_nb_trainable_parameters()
-        return Parameters(total, trainable)
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in wrapped.parameters()]
-    return Parameters(sum(size for size, _ in counts), sum(size for size, trains in counts if trains))
+        found[name] = Parameters(total, trainable)
+        base = wrapped.unload()
+    return {**found, "qlora": found["lora"]}

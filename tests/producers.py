@@ -1,7 +1,6 @@
 """The two tiers behind one face, so that tests and reports can hold them side by side."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Final
 
 from memcalc.recording import Recording
@@ -20,7 +19,7 @@ def traced(workload: Workload) -> Recording:
     from memcalc.tracing.record import record
 
     recording = record(workload)
-    return Recording(**{field.name: getattr(recording, field.name) for field in fields(Recording)})
+    return Recording(*(getattr(recording, name) for name in Recording._fields))
 
 
 PRODUCERS: Final[Mapping[str, Callable[[Workload], Recording]]] = {"estimate": estimated, "trace": traced}

@@ -5,6 +5,7 @@ name, imported when it is called for. A folder listing is the list of commands.
 """
 
 import codecs
+import gc
 import io
 import os
 import sys
@@ -81,6 +82,7 @@ def commands(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv's where none is given); returns the exit code."""
+    gc.set_threshold(50_000)  # importing makes objects that stay: the collector need not look at them again and again
     _survive_any_encoding()
     try:
         status = commands.main(arguments, prog_name="memcalc", standalone_mode=False)

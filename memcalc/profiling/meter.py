@@ -77,7 +77,8 @@ class Meter:
 
     @property
     def peak_phase(self) -> str | None:
-        return next((phase.name for phase in self.phases() if phase.allocated_peak == self.peak_allocated), None)
+        peaks = {phase.allocated_peak: phase.name for phase in reversed(self.phases())}
+        return None if self.peak_allocated is None else peaks[self.peak_allocated]
 
     @property
     def peak_reserved(self) -> int | None:

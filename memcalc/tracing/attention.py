@@ -40,7 +40,7 @@ class Chooser:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Any:
-        training = query.requires_grad or key.requires_grad or value.requires_grad
+        training = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         kernel = kernels.sdpa_kernel(
             self.gpu,
             dtype=DTYPE_NAMES[query.dtype],

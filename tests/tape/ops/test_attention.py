@@ -90,10 +90,14 @@ OPS: Final = {
         partial(ops.efficient, _CARD), _sdpa, lambda b: ((b, 4, 32, 16),) * 3, _aligned, layouts=_AS_IN_MODELS,
         pinned="efficient",
     ),
+    # Where no gradient is wanted meta has logsumexp nevertheless, CUDA has not.
     "cudnn": Op(
-        lambda q, k, v: ops.cudnn(q, k, v, None), _sdpa, _qkv, over=_HALF, layouts=_AS_IN_MODELS, pinned="cudnn"
+        lambda q, k, v: ops.cudnn(q, k, v, None), _sdpa, _qkv, over=_HALF, layouts=_AS_IN_MODELS, pinned="cudnn",
+        untrained=False,
     ),
-    "cudnn, masked": Op(ops.cudnn, _sdpa, _qkv, _mask, over=_HALF, layouts=_AS_IN_MODELS, pinned="cudnn"),
+    "cudnn, masked": Op(
+        ops.cudnn, _sdpa, _qkv, _mask, over=_HALF, layouts=_AS_IN_MODELS, pinned="cudnn", untrained=False
+    ),
     "flash-attn": Op(_flash_library, _seen_by_position, _grouped, over=_HALF, layouts=_AS_IN_MODELS),
     "math": Op(_math, _sdpa, _qkv, layouts=_AS_IN_MODELS, pinned="math"),
     "math, fewer K/V heads": Op(_math, _sdpa, _grouped, layouts=_AS_IN_MODELS, pinned="math"),
