@@ -48,7 +48,7 @@ def estimate(w: Workload, *, top: int = 0) -> Footprint:
 
 def record(w: Workload) -> Recording:
     """Write the workload's loading and steps over the tape."""
-    family, c = _family_of(w)
+    family, c = family_of(w)
     timeline, m, loaded = _whole(w, family, c)
     return Recording(
         timeline=timeline,
@@ -79,7 +79,7 @@ def peak_live(w: Workload) -> int:
     Where a step leaves more behind than the optimizer's states (an output kept until the next forward, gradients
     zeroed in place, another history), the whole run is written.
     """
-    family, c = _family_of(w)
+    family, c = family_of(w)
     steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
     if c.layers <= DEPTH or not c.layers_alike or not (steady or not w.training):
         timeline, _, _ = write(w, family, c)
@@ -113,7 +113,8 @@ def write(
     return timeline, m, loaded
 
 
-def _family_of(w: Workload) -> tuple[Family, Config]:
+def family_of(w: Workload) -> tuple[Family, Config]:
+    """The family that writes the workload's model, and the model's numbers, checked against the workload."""
     _refuse(w)
     family = families.find(w.model.config.get("model_type"))
     c = family.read(w.model)

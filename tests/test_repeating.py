@@ -1,0 +1,56 @@
+"""Few layers that stand for many: the stream of the whole model, and its peak, byte for byte."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memcalc import estimating, repeating
+from memcalc.allocator import live_levels
+from memcalc.comparing import first_difference
+from memcalc.workload import Workload
+
+CASES: list[dict[str, Any]] = [
+    {"model": "llama-3.2-1b"},
+    {"model": "llama-3.2-1b", "method": "full", "optimizer": "adamw_torch_forloop", "checkpointing": True},
+    {"model": "llama-3.2-1b", "method": "full", "loop": "plain", "zero_grad": "zero", "grad_accum": 2},
+    {"model": "qwen2.5-0.5b", "method": "qlora", "target": "all-linear", "batch": 3},
+    {"model": "qwen2.5-0.5b", "method": "lora", "amp": "bf16", "loop": "plain", "lora_dropout": 0.1, "padded": True},
+    {"model": "bloom-560m", "method": "full", "checkpointing": True, "reentrant": True, "grad_accum": 2},
+    {"model": "bloom-560m", "method": "qlora", "kbit_prepare": "trl", "history": "160,empty"},
+    {"model": "mistral-7b-v0.1", "load": "device-map", "attention": "eager", "seq_len": 64},
+    {"model": "tinyllama-1.1b", "method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "sgd", "momentum": 0.9},
+    {"model": "tinyllama-1.1b", "mode": "inference", "padded": True},
+]
+
+
+@pytest.mark.parametrize("options", CASES, ids=lambda options: " ".join(map(str, options.values())))
+def test_four_layers_repeated_are_the_stream_of_the_whole_model(options: dict[str, Any]) -> None:
+    w = Workload.of(**options)
+    family, c = estimating.family_of(w)
+    written, _, _ = estimating.write(w, family, c)
+    few, _, _ = estimating.write(w, family, replace(c, layers=repeating.DEPTH), depth=c.layers)
+    whole = repeating.repeated(few, family.LAYERS, c.layers)
+    assert whole is not None
+    difference = first_difference(written, whole, ("written", "repeated"))
+    assert difference is None, difference
+    assert whole.labels == written.labels
+    assert whole.categories == written.categories
+    assert whole.marks == written.marks
+
+
+@pytest.mark.parametrize("options", CASES, ids=lambda options: " ".join(map(str, options.values())))
+def test_the_peak_of_three_layers_is_that_of_the_whole_model(options: dict[str, Any]) -> None:
+    w = Workload.of(**options)
+    family, c = estimating.family_of(w)
+    written, _, _ = estimating.write(w, family, c)
+    assert estimating.peak_live(w) == live_levels(written).peak_live
+
+
+def test_layers_that_differ_are_not_repeated() -> None:
+    w = Workload.of("llama-3.2-1b", seq_len=64)
+    family, c = estimating.family_of(w)
+    few, _, _ = estimating.write(w, family, replace(c, layers=repeating.DEPTH), depth=c.layers)
+    odd = next(row for row, (module, _) in enumerate(few.labels) if module.startswith(f"{family.LAYERS}.2."))
+    few.nbytes[odd] += 512
+    assert repeating.repeated(few, family.LAYERS, c.layers) is None
