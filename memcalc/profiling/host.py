@@ -26,12 +26,12 @@ def measure(case: Case, record: Record) -> Footprint:
     Raises MemcalcError where the case cannot begin.
     """
     began = time.perf_counter()
-    if case.snapshot is not None:
-        raise NotModelled("--snapshot is of a device's allocator: --device cpu has none, memcalc trace writes one")
-    if case.pretrained:
-        raise NotModelled("--pretrained goes with a device that has an allocator of its own, not with --device cpu")
+    _refuse(case)
+    workload = case.workload
+    if workload.attention == "auto":  # what auto means on the CPU
+        workload = replace(workload, attention="eager")
     try:
-        recording = record(case.workload, "cpu")
+        recording = record(workload, "cpu")
     except RunFailed as error:
         return failed(case.workload, failure_of(error.__cause__ or error, None), time.perf_counter() - began)
     seconds = time.perf_counter() - began
@@ -43,3 +43,16 @@ def measure(case: Case, record: Record) -> Footprint:
         unavailable={**footprint.unavailable, **_UNSEEN},
         measured=dict.fromkeys(name.removeprefix("measured.") for name in _UNSEEN),
     )
+
+
+def _refuse(case: Case) -> None:
+    w = case.workload
+    if w.amp != "none" or w.dtype == "fp16" or w.quant != "none" or w.attention not in {"auto", "eager"}:
+        raise NotModelled(
+            "--device cpu is for --dtype fp32 or bf16 with eager attention, without autocast or quantization: "
+            "use --device cuda"
+        )
+    if case.snapshot is not None:
+        raise NotModelled("--snapshot is of a device's allocator: --device cpu has none, memcalc trace writes one")
+    if case.pretrained:
+        raise NotModelled("--pretrained goes with a device that has an allocator of its own, not with --device cpu")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from memcalc.footprint import Phase
-from memcalc.profiling.device import Levels, Memory
+from memcalc.profiling.memory import Levels, Memory
 from memcalc.realize import quantize
 from memcalc.timeline import PHASES
 

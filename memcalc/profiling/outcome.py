@@ -32,12 +32,13 @@ def footprint_of_run(
         fields["peak_live"] = None if peak is None else peak.live
         fields["device_total"] = _sum(meter.peak_reserved, facts.values.get("outside_bytes"))
         unavailable |= _why_not(fields, facts)
-    if run.model is not None:
+    kernel = None
+    if run.model is None:
+        unavailable |= dict.fromkeys(COUNTS, "the model was not loaded")
+    else:
+        kernel = kernels.name(run.model)
         fields["total_params"], fields["trainable_params"] = describing.counted(run.model)
         fields["checkpoint_bytes"] = describing.checkpoint_bytes(run.model)
-    else:
-        unavailable |= dict.fromkeys(COUNTS, "the model was not loaded")
-    kernel = kernels.name(run.model) if run.model is not None else None
     return Footprint(
         producer="profile",
         workload={**run.workload.to_json(), "attention_kernel": kernel},

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.realize import quantize
+from memcalc.realize import quantize, versions
 from memcalc.realize.model import build, enable_checkpointing, wrap
 from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
@@ -104,11 +104,10 @@ def _device_map(model: Any, values: dict[str, torch.Tensor], device: str, worklo
     Source: transformers 5.24, modeling_utils.py (caching_allocator_warmup, _move_missing_keys_from_meta_to_device),
     core_model_loading.py (convert_and_load_state_dict_in_model, dot_natural_key).
     """
-    from transformers.core_model_loading import dot_natural_key
-
-    _warm_up(model, device, workload)
+    if versions.warms_the_allocator_up():
+        _warm_up(model, device, workload)
     persistent = [name for name in model.state_dict() if name in values]
-    for name in sorted(persistent, key=dot_natural_key):
+    for name in sorted(persistent, key=versions.natural_order):
         path, _, attribute = name.rpartition(".")
         module = model.get_submodule(path)
         if quantize.is_packed(module, attribute):
@@ -124,7 +123,7 @@ def _device_map(model: Any, values: dict[str, torch.Tensor], device: str, worklo
 
 def _warm_up(model: Any, device: str, workload: Workload) -> None:
     """One block of the weights' size, freed at once: a segment that the weights are cut from."""
-    tied = model.all_tied_weights_keys
+    tied = versions.tied_names(model)
     nbytes = 0.0
     for name, tensor in model.state_dict().items():
         if name not in tied:

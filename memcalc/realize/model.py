@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
+from memcalc.realize import versions
 from memcalc.workload import Workload
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -20,17 +21,17 @@ def build(workload: Workload, device: str) -> nn.Module:
 
     Source of the defaults: transformers 5.24, modeling_utils.py, PreTrainedModel._from_config.
     """
-    try:
-        from transformers import AutoConfig, AutoModelForCausalLM
-    except ImportError:
-        raise MissingPackage("transformers", "trace") from None
+    dtype_keyword = versions.dtype_keyword()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     config = _config(AutoConfig, workload.model.config)
     config.use_cache = workload.use_cache
-    dtype = DTYPES[workload.dtype]
+    options = {
+        dtype_keyword: DTYPES[workload.dtype],
+        "attn_implementation": _IMPLEMENTATIONS.get(workload.attention, "sdpa"),
+    }
     with torch.device(device):
-        model: Any = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=_IMPLEMENTATIONS.get(workload.attention, "sdpa")
-        )
+        model: Any = AutoModelForCausalLM.from_config(config, **options)
     model.tie_weights()
     return model.train() if workload.training else model.eval()
 

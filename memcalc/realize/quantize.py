@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from memcalc.errors import MissingPackage, NotModelled
+from memcalc.realize import versions
 from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
 
@@ -30,7 +31,6 @@ def replace_linears(model: Any, workload: Workload) -> None:
         raise MissingPackage("bitsandbytes", "trace") from None
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import HfQuantizer, _assign_is_quantized
 
     config = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -38,13 +38,11 @@ def replace_linears(model: Any, workload: Workload) -> None:
         bnb_4bit_use_double_quant=workload.double_quant,
         bnb_4bit_compute_dtype=DTYPES[workload.dtype],
     )
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, getattr(model, "_keep_in_fp32_modules", None))
+    kept = versions.unpacked_modules(model)
     with _default_dtype(DTYPES[workload.dtype]):  # as from_pretrained does: the layers' biases are made in it
         replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
-    _assign_is_quantized(model)
-    model.is_loaded_in_4bit = model.is_quantized = True
-    model.quantization_method = config.quant_method
-    model.config.quantization_config = config
+    versions.mark_quantized(model, config)
+    model.is_loaded_in_4bit = True
 
 
 @contextlib.contextmanager

@@ -113,6 +113,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
         _raise_to_fp32(m, model)
         timeline.empty_cache()
     _adapters(m, model, w)
+    tape.category = "weights"
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)
     tape.category = "activations"

@@ -131,6 +131,7 @@ class Training:
             assert output.loss is not None
             loss = output.loss
             if self.w.grad_accum > 1:
+                tape.category = "logits_loss"
                 loss = scale(loss, "div")
         self.phase_end()
         return loss

@@ -1,8 +1,10 @@
 """flash-attn's functions where the library is not installed, or cannot run: its blocks without its kernels."""
 
-# ruff: noqa: ARG001, ARG004, ARG005 - flash-attn's signatures
+# ruff: noqa: ARG001, ARG005 - flash-attn's signatures
 
 import contextlib
+import importlib
+import importlib.machinery
 import sys
 import types
 from collections.abc import Iterator
@@ -10,47 +12,61 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.nn.functional import pad
 
 from memcalc import kernels
-from memcalc.tracing.attention_scratch import DTYPE_NAMES
+from memcalc.tracing.flash_operators import operators
+from memcalc.tracing.flash_padding import index_first_axis, pad_input, unpad_input
 
 _UTILS = "transformers.modeling_flash_attention_utils"
-_CACHED = ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn", "_pad_fn", "_unpad_fn")  # by lazy_import_…
+_LOADED = ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn", "_pad_fn", "_unpad_fn")  # caches of 5.x
 
 
 class _Attention(torch.autograd.Function):
-    """flash_attn_func's graph node: q, k, v (b, s, heads, head_dim) -> out like q.
-
-    Saves: q, k, v, out, logsumexp fp32 (b, heads, s), rng_state int64 (2).
-    Source: flash-attn 2, flash_attn_interface.py, FlashAttnFunc; csrc/flash_attn/flash_api.cpp, mha_fwd, mha_bwd.
-    """
+    """flash_attn_func's graph node. Saves: q, k, v, out (all padded), logsumexp, rng_state."""
 
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        batch, length, heads, _ = q.shape
-        out = torch.empty_like(q)
-        lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
-        rng_state = torch.empty(2, dtype=torch.int64, device=q.device)
-        if any(x.requires_grad for x in (q, k, v)):
-            ctx.save_for_backward(q, k, v, out, lse, rng_state)
-        return out
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout_p: float) -> torch.Tensor:
+        q, k, v, ctx.head_dim = _padded(q, k, v)
+        out, lse, rng_state = operators().flash_attn(q, k, v, dropout_p)
+        ctx.save_for_backward(q, k, v, out, lse, rng_state)
+        return out[..., : ctx.head_dim]
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, *_ = ctx.saved_tensors
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        scratch = kernels.flash_library_backward_scratch(
-            batch=q.shape[0],
-            q_len=q.shape[1],
-            k_len=k.shape[1],
-            heads=q.shape[2],
-            kv_heads=k.shape[2],
-            head_dim=q.shape[3],
-            dtype=DTYPE_NAMES[q.dtype],
-        )
-        held = [torch.empty(n, dtype=torch.uint8, device=q.device) for n in (*scratch.before, *scratch.after)]
-        del held
-        return dq, dk, dv
+        grad = _pad_last(grads[0])
+        gradients = operators().flash_attn_backward(grad, q, k, v)
+        return *(gradient[..., : ctx.head_dim] for gradient in gradients), None
+
+
+class _Packed(torch.autograd.Function):
+    """flash_attn_varlen_func's graph node. Saves also the sequences' bounds."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: tuple[Any, ...], dropout_p: float
+    ) -> torch.Tensor:
+        q, k, v, ctx.head_dim = _padded(q, k, v)
+        out, lse, rng_state = operators().flash_attn_varlen(q, k, v, dropout_p)
+        ctx.save_for_backward(q, k, v, out, lse, *bounds, rng_state)
+        return out[..., : ctx.head_dim]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, _, _, bounds, *_ = ctx.saved_tensors
+        grad = _pad_last(grads[0])
+        gradients = operators().flash_attn_varlen_backward(grad, q, k, v, bounds.numel() - 1)
+        return *(gradient[..., : ctx.head_dim] for gradient in gradients), None, None
+
+
+def _padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    return _pad_last(q), _pad_last(k), _pad_last(v), q.shape[-1]
+
+
+def _pad_last(x: torch.Tensor) -> torch.Tensor:
+    missing = kernels.flash_padded_head_dim(x.shape[-1]) - x.shape[-1]
+    return pad(x, (0, missing)) if missing else x
 
 
 def flash_attn_func(
@@ -67,28 +83,74 @@ def flash_attn_func(
     return_attn_probs: bool = False,
 ) -> Any:
     """Attention over (b, s, heads, head_dim); transformers asks for these parameters by name."""
-    return _Attention.apply(q, k, v)
+    return _Attention.apply(q, k, v, dropout_p)
 
 
-def _not_here(*args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError("packed or padded rows under --attention flash need the real flash-attn library")
+def flash_attn_varlen_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: torch.Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+    block_table: torch.Tensor | None = None,
+) -> Any:
+    """Attention over (tokens, heads, head_dim), sequences packed end to end."""
+    return _Packed.apply(q, k, v, (cu_seqlens_q, cu_seqlens_k), dropout_p)
+
+
+def _no_paged_cache(*args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError("flash_attn_with_kvcache serves generation: no step of ours calls it")
 
 
 @contextlib.contextmanager
 def standing_in() -> Iterator[None]:
-    """Let transformers find a flash_attn module inside a `with` block."""
-    module, padding = types.ModuleType("flash_attn"), types.ModuleType("flash_attn.bert_padding")
-    module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
-    module.flash_attn_varlen_func = module.flash_attn_with_kvcache = _not_here  # type: ignore[attr-defined]
-    padding.pad_input = padding.unpad_input = _not_here  # type: ignore[attr-defined]
-    yes = {
-        f"{_UTILS}.is_flash_attn_2_available": lambda *args, **kwargs: True,
-        "transformers.modeling_utils.PreTrainedModel._flash_attn_can_dispatch": lambda *args, **kwargs: True,
-    }
+    """Let transformers find a flash_attn package inside a `with` block."""
+    padding = _module("flash_attn.bert_padding", (index_first_axis, pad_input, unpad_input))
+    functions = (flash_attn_func, flash_attn_varlen_func)
+    package = _module("flash_attn", functions, flash_attn_with_kvcache=_no_paged_cache)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, {"flash_attn": module, "flash_attn.bert_padding": padding}))
-        for name, answer in yes.items():
-            stack.enter_context(mock.patch(name, answer))
-        for name in _CACHED:
-            stack.enter_context(mock.patch(f"{_UTILS}.{name}", None))
+        stack.enter_context(mock.patch.dict(sys.modules, {"flash_attn": package, "flash_attn.bert_padding": padding}))
+        for target, value in _found_by_transformers().items():
+            stack.enter_context(mock.patch(target, value))
+        utils = importlib.import_module(_UTILS)
+        if not hasattr(utils, _LOADED[0]):  # transformers 4 imports them where that file is first imported
+            for function in (*functions, index_first_axis, pad_input, unpad_input):
+                stack.enter_context(mock.patch.object(utils, function.__name__, function, create=True))
+            stack.enter_context(mock.patch.object(utils, "_flash_supports_window_size", new=True, create=True))
         yield
+
+
+def _module(name: str, functions: tuple[Any, ...], **more: Any) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # importlib.util.find_spec asks for it
+    for function in functions:
+        setattr(module, function.__name__, function)
+    vars(module).update(more)
+    return module
+
+
+def _found_by_transformers() -> dict[str, Any]:
+    """Where transformers asks whether the library is there, in which version; what it has loaded already.
+
+    Source: transformers 4.45 to 5.24, modeling_flash_attention_utils.py, modeling_utils.py, utils/import_utils.py.
+    """
+    questions = ("is_flash_attn_2_available", "is_flash_attn_greater_or_equal_2_10", "is_flash_attn_greater_or_equal")
+    asked_in = ("transformers.utils", "transformers.utils.import_utils", "transformers.modeling_utils", _UTILS)
+    found: dict[str, Any] = {}
+    for module in asked_in:
+        names = vars(importlib.import_module(module))
+        found |= {f"{module}.{name}": lambda *args, **kwargs: True for name in questions if name in names}
+    model = importlib.import_module("transformers.modeling_utils").PreTrainedModel
+    if hasattr(model, "_flash_attn_can_dispatch"):
+        found["transformers.modeling_utils.PreTrainedModel._flash_attn_can_dispatch"] = lambda *args, **kwargs: True
+    return found | {f"{_UTILS}.{name}": None for name in _LOADED if hasattr(importlib.import_module(_UTILS), name)}

@@ -83,10 +83,6 @@ def record(workload: Workload, device: str = "meta") -> Recording:
     Raises MemcalcError with one line where the model, the method or this torch cannot do it.
     """
     private_api.check()
-    if workload.attention == "flash" and workload.padded:
-        raise NotModelled(
-            "trace cannot run the flash-attn library on padded rows yet: leave out --padded, or use estimate"
-        )
     timeline, place = Timeline(), Place()
     gpu = workload.gpu if device == "meta" and workload.device == "cuda" else None
     chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))

@@ -18,6 +18,7 @@ from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
 from memcalc.tracing.attention_math import safe_softmax_scratch
 from memcalc.tracing.attention_scratch import DTYPE_NAMES, attention_scratch
+from memcalc.tracing.flash_operators import flash_attn_scratch
 
 aten = torch.ops.aten
 
@@ -97,7 +98,8 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
-        found.update({op: StandIn(scratch) for op, scratch in attention_scratch(gpu).items()})
+        for scratches in (attention_scratch(gpu), flash_attn_scratch(gpu)):
+            found.update({op: StandIn(scratch) for op, scratch in scratches.items()})
         if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
             found.update(_bitsandbytes(gpu))
     return found

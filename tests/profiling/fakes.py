@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memcalc.allocator import replay
-from memcalc.profiling.device import Accelerator, Device
+from memcalc.profiling.device import Device
+from memcalc.profiling.memory import Accelerator
 from memcalc.profiling.nvml import Nvml
 from memcalc.timeline import Mark, Timeline
 from memcalc.units import GIB, MIB

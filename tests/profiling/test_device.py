@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from memcalc.errors import NotModelled
-from memcalc.profiling.device import Accelerator, Metal, no_cuda, open_device
+from memcalc.profiling.device import no_cuda, open_device
 from memcalc.profiling.facts import Unmeasurable
+from memcalc.profiling.memory import Accelerator, Metal
 from tests.profiling.fakes import FakeCuda
 
 

@@ -46,6 +46,20 @@ def test_a_step_that_fails_is_an_outcome(cause: Exception, outcome: str) -> None
     assert str(cause) in footprint.unavailable["peak_allocated"]
 
 
+@pytest.mark.parametrize("options", [{"dtype": "fp16"}, {"amp": "bf16"}, {"quant": "nf4"}, {"attention": "sdpa"}])
+def test_what_is_not_written_for_the_cpu_is_refused(options: dict[str, Any]) -> None:
+    refused = dataclasses.replace(tiny(**{"dtype": "fp32", **options}), device="cpu")
+    with pytest.raises(NotModelled, match="--device cuda"):
+        host.measure(Case(refused), record)
+
+
+def test_auto_is_eager_attention_on_the_cpu() -> None:
+    auto = dataclasses.replace(workload(), attention="auto")
+    footprint = host.measure(Case(auto), record)
+    assert (footprint.workload["attention"], footprint.workload["attention_kernel"]) == ("auto", "eager")
+    assert footprint.peak_allocated == host.measure(Case(workload()), record).peak_allocated
+
+
 @pytest.mark.parametrize("how", [{"snapshot": "x"}, {"pretrained": True}])
 def test_what_needs_a_device_is_refused(how: dict[str, Any]) -> None:
     with pytest.raises(NotModelled, match="--device cpu"):

@@ -14,9 +14,10 @@ from memcalc.allocator import Replay, replay
 from memcalc.errors import NotModelled
 from memcalc.footprint import Footprint
 from memcalc.profiling.case import Case
-from memcalc.profiling.device import Device, Metal
+from memcalc.profiling.device import Device
 from memcalc.profiling.failing import PEAKS
 from memcalc.profiling.measure import measure
+from memcalc.profiling.memory import Metal
 from memcalc.profiling.nvml import Nvml
 from memcalc.tracing.record import record
 from memcalc.workload import Workload

@@ -5,6 +5,7 @@ backward and when, the output's layout, and the gradients that arrive in the lea
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Op:
     views: bool = True  # compare whether the output is a view
     amp: str = "none"
     untrained: bool = True  # compare where no gradient is wanted, too
+    made: tuple[Callable[[str], Any], Callable[[str], Any]] | None = None  # by dtype: what the op's functions get first
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Seen:
 
     timeline: Timeline
     saved: list[tuple[int, int]] = field(default_factory=list)  # births before it, row
+    kept: object = None  # what lives on after the run
     output: Described | None = None
     is_view: bool = False
     has_node: bool = False
@@ -173,12 +176,14 @@ class _Watch:
 
 def _run_on_tape(op: Op, case: Case, seen: Seen) -> None:
     marks: list[Storage] = []
+    run = op.tape if op.made is None else functools.partial(op.tape, op.made[0](case.dtype))
+    seen.kept = run
     inputs = [_tape_leaf(*given) for given in _given(op, case)]
     given = [_in_layout_on_tape(*each) for each in zip(inputs, case.layouts, op.shapes(case.batch), strict=True)]
     extras = [new(shape, dtype, "extra") for shape, dtype in op.extras(case.batch)]
     tape.grad = case.mode != "no-grad"
     with autocast(op.amp):
-        out = _called_on_tape(op, case, given, extras)
+        out = _called_on_tape(run, case, given, extras)
     tape.grad = True
     marks.append(Storage(7, "mark"))
     del given, extras
@@ -197,13 +202,13 @@ def _run_on_tape(op: Op, case: Case, seen: Seen) -> None:
         seen.gradients.append(None if grad is None else _described(grad))
 
 
-def _called_on_tape(op: Op, case: Case, given: list[Tensor], extras: list[Array]) -> Tensor:
+def _called_on_tape(run: Callable[..., Tensor], case: Case, given: list[Tensor], extras: list[Array]) -> Tensor:
     if case.mode in ("plain", "no-grad"):
-        return op.tape(*given, *extras)
+        return run(*given, *extras)
     rest = given[1:]
 
     def layer(x: Tensor) -> Tensor:
-        return op.tape(x, *rest, *extras)
+        return run(x, *rest, *extras)
 
     return (checkpoint if case.mode == "checkpointed" else checkpoint_reentrant)(layer, given[0])
 
@@ -263,6 +268,8 @@ def on_torch(op: Op, case: Case) -> Seen:
 
 def _run_on_torch(op: Op, case: Case, seen: Seen) -> None:
     marks: list[torch.Tensor] = []
+    run = op.torch if op.made is None else functools.partial(op.torch, op.made[1](case.dtype))
+    seen.kept = run
     inputs = [_torch_leaf(*given) for given in _given(op, case)]
     given = [_in_layout_on_torch(*each) for each in zip(inputs, case.layouts, op.shapes(case.batch), strict=True)]
     extras = [torch.empty(shape, dtype=DTYPES[dtype], device="meta") for shape, dtype in op.extras(case.batch)]
@@ -270,7 +277,7 @@ def _run_on_torch(op: Op, case: Case, seen: Seen) -> None:
         torch.set_grad_enabled(case.mode != "no-grad"),
         torch.autocast("meta", DTYPES.get(op.amp, torch.bfloat16), op.amp != "none"),
     ):
-        out = _called_on_torch(op, case, given, extras)
+        out = _called_on_torch(run, case, given, extras)
     marks.append(_mark())
     del given, extras
     marks.append(_mark())
@@ -287,13 +294,15 @@ def _run_on_torch(op: Op, case: Case, seen: Seen) -> None:
         seen.gradients.append(None if leaf.grad is None else _described_torch(leaf.grad))
 
 
-def _called_on_torch(op: Op, case: Case, given: list[torch.Tensor], extras: list[torch.Tensor]) -> Any:
+def _called_on_torch(
+    run: Callable[..., torch.Tensor], case: Case, given: list[torch.Tensor], extras: list[torch.Tensor]
+) -> Any:
     if case.mode in ("plain", "no-grad"):
-        return op.torch(*given, *extras)
+        return run(*given, *extras)
     rest = given[1:]
 
     def layer(x: torch.Tensor) -> torch.Tensor:
-        return op.torch(x, *rest, *extras)
+        return run(x, *rest, *extras)
 
     return torch_checkpoint(layer, given[0], use_reentrant=case.mode == "reentrant")
 

@@ -35,3 +35,8 @@ def heads(shape: tuple[int, int, int, int], dtype: str, device: str, *, inside: 
 def device_bytes(tensor: torch.Tensor, device: str) -> int:
     """Bytes of a tensor's storage, none where it lies elsewhere."""
     return tensor.untyped_storage().nbytes() if tensor.device.type == torch.device(device).type else 0
+
+
+def normal(device: str, kind: torch.dtype, *shape: int) -> torch.Tensor:
+    """A tensor of random values."""
+    return torch.empty(shape, dtype=kind, device=device).normal_()

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from memcalc.allocator.settings import DEFAULT
-from memcalc.profiling.device import Memory
 from memcalc.profiling.facts import Unmeasurable
+from memcalc.profiling.memory import Memory
 
 
 class Inside(NamedTuple):

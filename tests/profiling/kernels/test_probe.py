@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from memcalc.profiling.device import Accelerator
 from memcalc.profiling.facts import Unmeasurable
 from memcalc.profiling.kernels.probe import Inside, Probe, inside
+from memcalc.profiling.memory import Accelerator
 from tests.profiling.fakes import Counting, FakeCuda
 
 

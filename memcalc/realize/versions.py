@@ -1,0 +1,89 @@
+"""What differs between the versions of transformers that people have, 4.45 to 5.x."""
+
+# ruff: noqa: SLF001 - some of it is private
+
+from functools import cache
+from typing import Any
+
+from memcalc.errors import MissingPackage, NotModelled
+
+OLDEST = (4, 45)
+
+
+@cache
+def transformers_version() -> tuple[int, int]:
+    """Major and minor. Raises MissingPackage where it is not installed, NotModelled where it is too old."""
+    try:
+        import transformers
+    except ImportError as error:
+        if getattr(error, "name", None) == "transformers":
+            raise MissingPackage("transformers", "trace") from None
+        raise NotModelled(f"transformers cannot be imported: {str(error).splitlines()[0]}") from None
+    major, minor = transformers.__version__.split(".")[:2]
+    if (int(major), int(minor)) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise NotModelled(f"transformers {transformers.__version__} is too old for trace and profile: {wanted} or newer")
+    return int(major), int(minor)
+
+
+def dtype_keyword() -> str:
+    """from_config's name for the weights' dtype; torch_dtype before 4.56."""
+    return "dtype" if transformers_version() >= (4, 56) else "torch_dtype"
+
+
+def warms_the_allocator_up() -> bool:
+    """Whether from_pretrained asks for one large block first (from 4.50 on)."""
+    import transformers.modeling_utils
+
+    return hasattr(transformers.modeling_utils, "caching_allocator_warmup")
+
+
+def tied_names(model: Any) -> set[str]:
+    """Names in the state dict that stand for another parameter."""
+    if hasattr(model, "all_tied_weights_keys"):  # 5.x
+        return set(model.all_tied_weights_keys)
+    first: dict[int, str] = {}
+    return {
+        name
+        for name, tensor in model.named_parameters(remove_duplicate=False)
+        if first.setdefault(id(tensor), name) != name
+    }
+
+
+def unpacked_modules(model: Any) -> list[str]:
+    """Names of the modules that bitsandbytes leaves as they are: the head, tied and fp32 ones."""
+    from transformers.quantizers.base import HfQuantizer
+
+    in_fp32 = list(getattr(model, "_keep_in_fp32_modules", None) or [])
+    if hasattr(HfQuantizer, "get_modules_to_not_convert"):  # 4.52
+        kept: list[str] = HfQuantizer.get_modules_to_not_convert(model, None, in_fp32)
+        return kept
+    from transformers.integrations import get_keys_to_not_convert
+
+    return [*get_keys_to_not_convert(model), *in_fp32]
+
+
+def mark_quantized(model: Any, config: Any) -> None:
+    """Tell a model, and whoever asks it, that its weights are packed."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._is_quantized = True
+    model.is_quantized = True
+    model.quantization_method = config.quant_method
+    model.config.quantization_config = config
+
+
+def natural_order(name: str) -> list[tuple[Any, ...]]:
+    """A key by which names sort as from_pretrained loads them: numbers as numbers, at the end of words too.
+
+    Source: transformers 5.24, core_model_loading.py, dot_natural_key.
+    """
+    key: list[tuple[Any, ...]] = []
+    for part in name.split("."):
+        word = part.rstrip("0123456789")
+        number = part[len(word) :]
+        if not word:
+            key.append((0, int(number)))
+        else:
+            key.append((1, word, int(number)) if number else (1, word))
+    return key
