@@ -66,3 +66,10 @@ class Block4Bit(NamedTuple):
 
 
 BLOCK_4BIT = Block4Bit()
+
+# llama.cpp's block formats, as `--quant gguf:TYPE` names them. Source: gguf 0.19.0, constants.py, GGMLQuantizationType.
+GGUF_TYPES = (
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"),
+    *("MXFP4", "NVFP4", "Q1_0", "BF16", "F16", "F32"),
+)

@@ -22,7 +22,9 @@ def transformers_version() -> tuple[int, int]:
     major, minor = transformers.__version__.split(".")[:2]
     if (int(major), int(minor)) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
-        raise NotModelled(f"transformers {transformers.__version__} is too old for trace and profile: {wanted} or newer")
+        raise NotModelled(
+            f"transformers {transformers.__version__} is too old for trace and profile: {wanted} or newer"
+        )
     return int(major), int(minor)
 
 

@@ -89,7 +89,12 @@ def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: in
     if old is None:
         gradient.hold(1)
         buffer[slot] = gradient
-    elif old.is_view or old.storage.held != 1 or not is_dense(old.shape, old.strides):
+    elif (
+        old.is_view
+        or old.storage.held != 1
+        or old.storage is gradient.storage
+        or not is_dense(old.shape, old.strides)
+    ):
         total = like(old, "add")
         old.hold(-1)
         total.hold(1)
