@@ -15,7 +15,12 @@ from memcalc.methods.base import Method
 
 # Methods of the field that have a name here and no file yet.
 _AWAITED = frozenset(
-    ["freeze", "bitfit", "ln_tuning", "diff_pruning", "prompt_tuning", "multitask_prompt_tuning", "p_tuning", "prefix_tuning", "p_tuning_v2", "adaption_prompt", "houlsby", "pfeiffer", "parallel_adapter", "adapter_fusion", "adapter_drop", "mam", "unipelt", "lora_plus", "rslora", "dora", "pissa", "loftq", "adalora", "vera", "loha", "lokr", "oft", "boft", "ia3", "relora", "longlora", "randlora", "hra", "miss", "fourierft", "vblora", "trainable_tokens", "beft", "shira", "galore", "lisa", "badam", "llama_pro", "mixture_of_depths", "osf"]
+    (  # noqa: SIM905 - a list of words reads better in lines
+        "freeze bitfit ln_tuning diff_pruning prompt_tuning multitask_prompt_tuning p_tuning prefix_tuning "
+        "p_tuning_v2 adaption_prompt houlsby pfeiffer parallel_adapter adapter_fusion adapter_drop mam unipelt "
+        "lora_plus rslora dora pissa loftq adalora vera loha lokr oft boft ia3 relora longlora randlora hra miss "
+        "fourierft vblora trainable_tokens beft shira galore lisa badam llama_pro mixture_of_depths osf "
+    ).split()
 )
 
 
