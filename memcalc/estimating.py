@@ -169,6 +169,10 @@ def _implementation_name(implementation: str) -> str:
 
 def _refuse(w: Workload) -> None:
     """What the contract names and this command does not write yet; the message names another way."""
+    if w.device not in ("cuda", "cpu"):
+        raise NotModelled(
+            f"estimate does not know the allocator of --device {w.device}: memcalc profile measures on it"
+        )
     reasons = {
         f"--loss {w.loss}": w.loss != "nll",
         f"--quant {w.quant}": w.quant not in ("none", *FOUR_BIT),
@@ -178,14 +182,15 @@ def _refuse(w: Workload) -> None:
     for option, refused in reasons.items():
         if refused:
             raise NotModelled(f"estimate does not write {option} yet: memcalc trace runs the real one")
-    if w.device == "cpu" and not _written_for_cpu(w):
+    if w.device == "cpu" and not written_for_cpu(w):
         raise NotModelled(
             "--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or "
             "quantization: use --device cuda"
         )
 
 
-def _written_for_cpu(w: Workload) -> bool:
+def written_for_cpu(w: Workload) -> bool:
+    """Whether a workload on the CPU takes only paths whose blocks are known there."""
     return w.amp == "none" and w.dtype != "fp16" and w.quant == "none" and w.attention in ("auto", "eager")
 
 

@@ -25,7 +25,7 @@ class Recording(NamedTuple):
 def footprint_of(
     w: Workload,
     recording: Recording,
-    producer: Literal["estimate", "trace"],
+    producer: Literal["estimate", "trace", "profile"],
     *,
     top: int = 0,
     seconds: float | None = None,

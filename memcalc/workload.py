@@ -147,7 +147,10 @@ class Workload:
         choices=("to", "device-map"),
     )
     device: str = option(
-        "cuda", "--device", "cuda, or cpu: what PyTorch's CPU allocator would hold", choices=("cuda", "cpu")
+        "cuda",
+        "--device",
+        "cuda, or cpu: what PyTorch's CPU allocator would hold; profile also measures on mps and xpu",
+        choices=("cuda", "cpu", "mps", "xpu"),
     )
     alloc_conf: str = option("", "--alloc-conf", "PyTorch's allocator settings, in PYTORCH_CUDA_ALLOC_CONF's syntax")
 
