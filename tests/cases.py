@@ -4,6 +4,7 @@ A case is one label for each dimension, in their order. Labels are unique over a
 named by those that are not the plain ones: `named("qwen2 lora ckpt fp16")`.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,7 @@ class Dimension:
     name: str
     values: Mapping[str, Options]
     applies: Callable[[Case], bool] = lambda case: True  # where it does not, only the plain label is possible
+    rare: bool = False  # random cases are mostly plain here
 
 
 _LLAMA: Final = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2,
@@ -103,7 +105,7 @@ DIMENSIONS: Final = (
         },
         _quantized,
     ),
-    Dimension("mode", {"train": {"mode": "train"}, "inference": {"mode": "inference"}}),
+    Dimension("mode", {"train": {"mode": "train"}, "inference": {"mode": "inference"}}, rare=True),
     Dimension(
         "checkpointing",
         {
@@ -161,10 +163,11 @@ DIMENSIONS: Final = (
     Dimension("batch", {f"batch-{size}": {"batch": size} for size in (2, 1, 3)}),
     Dimension("length", {f"len-{length}": {"seq_len": length} for length in (37, 1, 8, 64, 130)}),
     Dimension("gpu", {key: {"gpu": find_gpu(key)} for key in ("a100-80gb", "t4", "h100")}),
-    Dimension("device", {"cuda": {"device": "cuda"}, "cpu": {"device": "cpu"}}),
+    Dimension("device", {"cuda": {"device": "cuda"}, "cpu": {"device": "cpu"}}, rare=True),
     Dimension("loading", {"usual-load": {}, "load-map": {"load": "device-map"}}),
 )
 
+_USUALLY: Final = 0.8
 _AXES: Final = {dimension.name: axis for axis, dimension in enumerate(DIMENSIONS)}
 PLAIN: Final[Case] = tuple(next(iter(dimension.values)) for dimension in DIMENSIONS)
 
@@ -203,6 +206,23 @@ def workload(case: Case) -> Workload:
         elif mine != plain:
             raise InvalidWorkload(f"{mine} means nothing to {name(case)}")
     return Workload.of(**options)
+
+
+def settled(case: Case) -> Case:
+    """The case with the plain label wherever a dimension means nothing to it."""
+    return tuple(
+        mine if dimension.applies(case) else plain
+        for dimension, mine, plain in zip(DIMENSIONS, case, PLAIN, strict=True)
+    )
+
+
+def drawn(source: random.Random) -> Case:
+    """Any case, possible or not."""
+    labels = [
+        plain if dimension.rare and source.random() < _USUALLY else source.choice(list(dimension.values))
+        for dimension, plain in zip(DIMENSIONS, PLAIN, strict=True)
+    ]
+    return settled(tuple(labels))
 
 
 def possible(case: Case) -> bool:

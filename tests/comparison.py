@@ -99,7 +99,7 @@ def _besides(mine: Footprint, theirs: Footprint) -> Iterator[str]:
 
 def run(seed: int, random_cases: int) -> Iterator[Run]:
     """The pairwise cover, then random cases of `seed`; the state after each case."""
-    cover = Cover([list(dimension.values) for dimension in DIMENSIONS], cases.possible)
+    cover = Cover([list(dimension.values) for dimension in DIMENSIONS], cases.possible, cases.settled)
     state = Run(seed, cover=cover)
     while (case := cover.draw()) is not None:
         result = compare(case)
@@ -111,7 +111,7 @@ def run(seed: int, random_cases: int) -> Iterator[Run]:
         yield state
     source = random.Random(seed)
     while sum(result.verdict != "not run" for result in state.drawn) < random_cases:
-        case = tuple(source.choice(list(dimension.values)) for dimension in DIMENSIONS)
+        case = cases.drawn(source)
         if cases.possible(case):
             state.drawn.append(compare(case))
             yield state

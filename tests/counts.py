@@ -25,11 +25,7 @@ def main(out: Path | None, wanted: str | None) -> None:
     for model in catalog():
         if wanted in {None, model.name}:
             if sys.stderr.isatty():
-                click.echo(f"\r{model.name:<60}", nl=False, err=True)
-            found += counts(model)
-    click.echo(f"\r{model.name + ' ' + method:<60}", nl=False, err=True)
-            found.append(count(model, method))
-    click.echo("\n" + summary(found))
+                click.echo("\n" + summary(found))
     if out is not None:
         out.parent.mkdir(exist_ok=True)
         out.write_text(page(found), encoding="utf-8")

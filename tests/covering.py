@@ -9,7 +9,7 @@ Case: TypeAlias = tuple[str, ...]
 Place: TypeAlias = tuple[int, str]  # an axis and a value on it
 Pair: TypeAlias = tuple[Place, Place]
 
-_TRIES = 400  # random completions of a pair before it is called impossible
+_TRIES = 2000  # random completions of a pair before it is called impossible
 _CANDIDATES = 4  # possible completions of which the best is taken
 _RUNS = 3  # cases that were refused before a pair is given up
 
@@ -22,12 +22,18 @@ def pairs(case: Case) -> set[Pair]:
 class Cover:
     """Draws cases until each pair of values that can go together has been in one that ran.
 
-    `axes` holds the values of each dimension, `possible` says whether a case may be drawn at all. The same seed and
-    the same answers to `ran` and `refused` give the same cases.
+    `axes` holds the values of each dimension, `settled` puts right what follows from other values, `possible` says
+    whether a case may be drawn at all. The same seed and the same answers to `ran` and `refused` give the same cases.
     """
 
-    def __init__(self, axes: Sequence[Sequence[str]], possible: Callable[[Case], bool], seed: int = 0) -> None:
-        self.axes, self.possible = axes, possible
+    def __init__(
+        self,
+        axes: Sequence[Sequence[str]],
+        possible: Callable[[Case], bool],
+        settled: Callable[[Case], Case] = tuple,
+        seed: int = 0,
+    ) -> None:
+        self.axes, self.possible, self.settled = axes, possible, settled
         self.random = random.Random(seed)
         places = [[(axis, value) for value in values] for axis, values in enumerate(axes)]
         found = [pair for one, other in itertools.combinations(places, 2) for pair in itertools.product(one, other)]
@@ -68,8 +74,9 @@ class Cover:
             labels = [self.random.choice(values) for values in self.axes]
             for axis, value in wanted:
                 labels[axis] = value
-            if self.possible(tuple(labels)):
-                found.append(self._improved(labels, {axis for axis, _ in wanted}))
+            case = self.settled(tuple(labels))
+            if all(case[axis] == value for axis, value in wanted) and self.possible(case):
+                found.append(self._improved(list(case), {axis for axis, _ in wanted}))
                 if len(found) == _CANDIDATES:
                     break
         return max(found, key=self._gain, default=None)

@@ -45,7 +45,7 @@ def _norms(group: list[Leaf], count: int) -> list[Array]:
     """_foreach_norm of a group, which is `count` tensors in the whole model."""
     largest = max(prod(leaf.array.shape) for leaf in group)
     tape.scope = ""
-    held = scratch(foreach_norm_scratch([largest] * count).before, "_foreach_norm") if tape.workspace_bytes else []
+    held = scratch(foreach_norm_scratch([largest] * count).before, "_foreach_norm")
     norms = [_norm(leaf) for leaf in group]
     del held
     return norms

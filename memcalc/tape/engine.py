@@ -90,10 +90,7 @@ def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: in
         gradient.hold(1)
         buffer[slot] = gradient
     elif (
-        old.is_view
-        or old.storage.held != 1
-        or old.storage is gradient.storage
-        or not is_dense(old.shape, old.strides)
+        old.is_view or old.storage.held != 1 or old.storage is gradient.storage or not is_dense(old.shape, old.strides)
     ):
         total = like(old, "add")
         old.hold(-1)

@@ -262,8 +262,8 @@ def like(array: Array, op: str, dtype: str = "", category: str = "") -> Array:
 
 
 def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
-    """Blocks that a kernel allocates for itself; they live as long as the caller keeps the list."""
-    return [Storage(nbytes, op, "workspace") for nbytes in sizes]
+    """Blocks that a CUDA kernel allocates for itself; they live as long as the caller keeps the list. None on the CPU."""
+    return [Storage(nbytes, op, "workspace") for nbytes in sizes] if tape.workspace_bytes else []
 
 
 def gemm(thread: bool | None = None) -> None:
