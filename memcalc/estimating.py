@@ -160,7 +160,8 @@ def _attention(w: Workload, c: Config, family: Family) -> blocks.Attention:
     if asked not in family.ATTENTIONS:
         offered = ", ".join(_implementation_name(name) for name in family.ATTENTIONS)
         raise InvalidWorkload(f"--attention {w.attention}: {c.model_type} models offer {offered} only")
-    return blocks.Attention(asked, w.gpu, _PINNED.get(w.attention), c.attention_dropout, w.training)
+    half = w.dtype if w.amp == "none" else w.amp
+    return blocks.Attention(asked, w.gpu, _PINNED.get(w.attention), c.attention_dropout, w.training, half)
 
 
 def _implementation_name(implementation: str) -> str:
@@ -219,11 +220,11 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
 
 
 def _only_what_the_loop_keeps(timeline: Timeline, family: Family, w: Workload) -> None:
-    """Guard: a layer's activations are dead after the step, unless a KV cache keeps them.
+    """Guard: a layer's activations are dead after the step, unless the loop keeps the model's output.
 
     A debugger that holds frames of the running step would keep them alive, and the peak would be wrong.
     """
-    if w.use_cache:
+    if w.use_cache or w.keep_logits == "next":
         return
     for row in timeline.alive_at(len(timeline.events)):
         module, _ = timeline.labels[row]

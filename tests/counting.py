@@ -58,13 +58,14 @@ def _real_parameters(workloads: Mapping[str, Workload]) -> dict[str, Parameters]
 
     qlora's are lora's: peft counts packed weights by their logical size.
     """
-    from memcalc.realize.model import build, wrap
+    from memcalc.realize.adapters import wrap
+    from memcalc.realize.model import build
 
     base: Any = build(workloads["full"], "meta")
     sizes = [parameter.numel() for parameter in base.parameters()]
     found = {"full": Parameters(sum(sizes), sum(sizes))}
     for name in ("lora", "lora all-linear"):
-        wrapped: Any = wrap(base, workloads[name])
+        wrapped: Any = wrap(base, workloads[name], "meta")
         trainable, total = wrapped.get_nb_trainable_parameters()
         found[name] = Parameters(total, trainable)
         base = wrapped.unload()

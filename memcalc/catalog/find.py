@@ -45,7 +45,9 @@ def find_model(text: str) -> Model:
     if is_path or os.path.exists(text):
         config, file = read_model_config(text)
         return Model(text, config, file)
-    return _from_hub(text) if is_hub_id(text) else _unknown(text, "memcalc models lists them, or give a folder with config.json")
+    if is_hub_id(text):
+        return _from_hub(text)
+    raise _unknown(text, "memcalc models lists them, or give a folder with config.json")
 
 
 def models() -> Iterator[Model]:
@@ -98,14 +100,14 @@ def _from_hub(text: str) -> Model:
     try:
         file = config_file(text)
     except LookupError as absent:
-        return _unknown(text, str(absent))
+        raise _unknown(text, str(absent)) from None
     config, _ = read_model_config(file)
     return Model(text, config, f"config.json of huggingface.co/{text}")
 
 
-def _unknown(text: str, remedy: str) -> Model:
+def _unknown(text: str, remedy: str) -> UnknownName:
     known = [name.lower() for item in model_entries() for name in model_names(*item)]
-    raise UnknownName("model", text, known, remedy)
+    return UnknownName("model", text, known, remedy)
 
 
 def _loose_card(text: str) -> str:

@@ -23,7 +23,7 @@ EXAMPLES = """\
   memcalc estimate --model llama-3.1-8b --rank 16 --seq-len 2048 --gpu rtx4090 --check
   memcalc estimate --model ./my-model --method full --checkpointing --json
 """
-_NO_COMMANDS = ("__init__", "fields", "options", "show")  # the other files of this folder
+_NO_COMMANDS = ("__init__", "completing", "fields", "listing", "options", "show")  # the other files of this folder
 _LOOKALIKES = str.maketrans({"×": "x", "·": "|", "–": "-", "…": "...", "→": "->", **dict.fromkeys("█▉▊▋▌▍▎▏", "#")})
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import click
 
+from memcalc.cli.completing import completer
 from memcalc.options import Option, options_of
 
 
@@ -24,6 +25,7 @@ class FieldOption(click.Option):
         else:
             kinds = _kinds(field.type)
             settings |= {"type": reader(kinds), "metavar": _metavar(described, kinds), "multiple": tuple in kinds}
+            settings["shell_complete"] = completer(described.flag, described.choices)
         super().__init__([*flags, field.name], **settings)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:

@@ -1,14 +1,18 @@
 """The options of every command that takes a workload: Workload's fields, and the chosen method's."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from memcalc import methods
+from memcalc.cli.completing import completer
 from memcalc.cli.fields import fields_of
-from memcalc.errors import InvalidWorkload, NotModelled, UnknownName, shown
+from memcalc.errors import InvalidWorkload, UnknownName, shown
+
+if TYPE_CHECKING:
+    from memcalc.workload import Workload
 
 _SECTIONS = {  # the field of Workload with which a section of the help begins
     "batch": "Batch and precision",
@@ -73,17 +77,13 @@ class WorkloadCommand(click.Command):
         return params
 
     def invoke(self, ctx: click.Context) -> Any:
-        from memcalc.workload import Workload
-
         names = [param.name for param in self._workload_params(ctx) if param.name]
         values = {name: ctx.params.pop(name) for name in names}
         source = ctx.get_parameter_source
         given = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
-        if "peft_config" in given:
-            raise NotModelled("--peft-config is not read yet: give --method and its options instead")
         if "model" not in given:
             raise InvalidWorkload("--model is missing: give a name (--model llama-3.1-8b), a size (7b) or a path")
-        ctx.params["workload"] = Workload.of(**given)
+        ctx.params["workload"] = _workload(given)
         return super().invoke(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,6 +114,18 @@ class WorkloadCommand(click.Command):
         return UnknownName("option", flag, known, f"{ctx.command_path} --help lists them")
 
 
+def _workload(given: dict[str, Any]) -> "Workload":
+    """What was given, as a workload: the method by its options, or by peft's own config."""
+    config = given.pop("peft_config", None)
+    if config is None:
+        from memcalc.workload import Workload
+
+        return Workload.of(**given)
+    from memcalc.importers import peft
+
+    return peft.workload(given.pop("model"), config, given.pop("method", None), **given)
+
+
 def _names() -> list[click.Parameter]:
     """What a workload names: its model, its method, its GPU."""
     listed = ", ".join(methods.names())
@@ -130,7 +142,7 @@ class Named(click.Option):
 
     def __init__(self, flag: str, section: str, metavar: str, help: str) -> None:
         self.section = section
-        super().__init__([flag], metavar=metavar, help=help)
+        super().__init__([flag], metavar=metavar, help=help, shell_complete=completer(flag))
 
 
 def _flags(method: type) -> list[str]:

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 from typing import Any
 
-from memcalc.realize.model import uses_peft
+from memcalc.realize.adapters import uses_peft
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 

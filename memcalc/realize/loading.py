@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from memcalc.realize import quantize, versions
-from memcalc.realize.model import build, enable_checkpointing, wrap
+from memcalc.realize.adapters import wrap
+from memcalc.realize.model import build, enable_checkpointing
 from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
 
@@ -60,7 +61,7 @@ def load(
         enable_checkpointing(model, workload)
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     with with_adapters():
-        wrapped = wrap(model, workload)
+        wrapped = wrap(model, workload, device)
     if workload.kbit_prepare == "trl":
         quantize.cast_back(wrapped)
     if workload.checkpointing and not model.get_input_embeddings().weight.requires_grad:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from memcalc.realize.adapters import wants_tasks
 from memcalc.realize.batch import Batch, make_batch
 from memcalc.realize.model import DTYPES
 from memcalc.realize.optimizer import make_optimizer, make_scaler
@@ -51,6 +52,7 @@ class Training:
             padded=self.workload.padded,
             labels=self.workload.training,
             device=self.device,
+            tasks=wants_tasks(self.model),
         )
 
     def autocast(self) -> Any:
@@ -113,7 +115,13 @@ def infer(model: Any, workload: Workload, device: str, watch: Watch) -> None:
     with torch.inference_mode():
         vocab_size = model.get_input_embeddings().weight.shape[0]
         batch = make_batch(
-            workload.batch, workload.seq_len, vocab_size, padded=workload.padded, labels=False, device=device
+            workload.batch,
+            workload.seq_len,
+            vocab_size,
+            padded=workload.padded,
+            labels=False,
+            device=device,
+            tasks=wants_tasks(model),
         )
         dtype = DTYPES.get(workload.amp, torch.bfloat16)
         with torch.autocast(device, dtype=dtype, enabled=workload.amp != "none"):

@@ -1,4 +1,4 @@
-"""transformers' model from a plain config, and peft around it."""
+"""transformers' model from a plain config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
+from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.realize import versions
 from memcalc.workload import Workload
 
@@ -28,12 +28,19 @@ def build(workload: Workload, device: str) -> nn.Module:
     config.use_cache = workload.use_cache
     options = {
         dtype_keyword: DTYPES[workload.dtype],
-        "attn_implementation": _IMPLEMENTATIONS.get(workload.attention, "sdpa"),
+        "attn_implementation": _implementation(workload),
     }
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, **options)
     model.tie_weights()
     return model.train() if workload.training else model.eval()
+
+
+def _implementation(workload: Workload) -> str | None:
+    """transformers' name of the attention; None lets it choose."""
+    if workload.device == "cpu" and workload.attention == "auto":
+        return "eager"
+    return _IMPLEMENTATIONS.get(workload.attention, "sdpa")
 
 
 def _config(auto: Any, plain: Mapping[str, Any]) -> Any:
@@ -62,30 +69,3 @@ def enable_checkpointing(model: Any, workload: Workload) -> None:
 
 def _every(workload: Workload) -> dict[str, int]:
     return {} if workload.checkpoint_every == 1 else {"every_n_layers": workload.checkpoint_every}
-
-
-def wrap(model: Any, workload: Workload) -> nn.Module:
-    """The method's adapters around a loaded base model; the base itself for full fine-tuning."""
-    plain = workload.method.peft_config()
-    if plain is None:
-        return model
-    try:
-        from peft import get_peft_model
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    except ImportError:
-        raise MissingPackage("peft", "trace") from None
-    rest = dict(plain)
-    peft_type = str(rest.pop("peft_type"))
-    config = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type](task_type="CAUSAL_LM", **rest)
-    try:
-        wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=workload.autocast_adapter_dtype)
-    except ValueError as error:
-        raise InvalidWorkload(f"peft refuses this: {str(error).splitlines()[0]}") from None
-    if workload.merged:
-        return wrapped.merge_and_unload()
-    return wrapped.train() if workload.training else wrapped.eval()
-
-
-def uses_peft(model: nn.Module) -> bool:
-    """Whether a model is one of peft's wrappers."""
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from memcalc.realize.adapters import uses_peft
 from memcalc.realize.batch import Batch
-from memcalc.realize.model import uses_peft
 
 if TYPE_CHECKING:
     from memcalc.realize.loops import Training

@@ -86,10 +86,14 @@ class States:
         """One step over every group of parameters."""
         for group in self.groups:
             leaves = [leaf for leaf in map(leaf_of, group) if leaf.grad is not None]
-            for leaf in leaves:
-                if leaf not in self.kept:
-                    self.kept[leaf] = self._make(leaf)
+            for leaf in self._first_seen(leaves):
+                self.kept[leaf] = self._make(leaf)
             _temporaries(self.row, leaves)
+
+    def _first_seen(self, leaves: list[Leaf]) -> list[Leaf]:
+        """Leaves without states yet, in the order in which these are made: those of gradients dtype by dtype."""
+        fresh = [leaf for leaf in leaves if leaf not in self.kept]
+        return [leaf for group in by_dtype(fresh) for leaf in group] if self.row.born_from_gradient else fresh
 
     def _make(self, leaf: Leaf) -> list[Array]:
         tape.scope = leaf.scope
@@ -99,7 +103,7 @@ class States:
     def prepare(self) -> None:
         """All states at once, as a first step leaves them."""
         for group in self.groups:
-            for leaf in map(leaf_of, group):
+            for leaf in self._first_seen([leaf_of(parameter) for parameter in group]):
                 self.kept[leaf] = self._make(leaf)
 
     def zero_grad(self, to: str) -> None:

@@ -37,7 +37,7 @@ from memcalc.tape.ops.views import (
     unsafe_view,
     view,
 )
-from memcalc.tape.tape import Array, Tensor, new, wants
+from memcalc.tape.tape import Array, Tensor, new, tape, wants
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -52,6 +52,7 @@ class Attention:
     pinned: str | None = None  # one sdpa kernel
     dropout: float = 0.0
     training: bool = True
+    flash_dtype: str = "bf16"  # in which the flash-attn library computes where q, k, v are fp32
 
 
 def rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def attention(
     elif m.attention.implementation == "sdpa":
         out = sdpa_attention(m, q, k, v, mask)
     else:
-        out = flash_attention_2(q, k, v, mask, places)
+        out = flash_attention_2(m, q, k, v, mask, places)
     return reshape(out, (b, s, count * d)), weights
 
 
@@ -140,10 +141,11 @@ def repeat_kv(x: Tensor, times: int) -> Tensor:
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """torch.matmul of two 4-dimensional tensors: fold the batch, bmm, unfold."""
+    """torch.matmul of two 4-dimensional tensors: fold the batch, bmm, unfold. Autocast casts before anything else."""
     b, h, p, q = x.shape
     r = y.shape[3]
-    folded = reshape(x, (b * h, p, q)), reshape(y, (b * h, q, r))
+    x_low, y_low = lower(x), lower(y)
+    folded = reshape(x_low, (b * h, p, q)), reshape(y_low, (b * h, q, r))
     return unsafe_view(bmm(*folded), (b, h, p, r))
 
 
@@ -180,6 +182,13 @@ def scaled_dot_product_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, 
     """
     run = m.attention
     q, k, v = lower(q), lower(k), lower(v)
+    outer, tape.autocast = tape.autocast, None  # autocast cast the call's inputs, and takes no part inside
+    out = _by_kernel(m, run, q, k, v, mask)
+    tape.autocast = outer
+    return out
+
+
+def _by_kernel(m: "Builder", run: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
     kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=wants(q) or wants(k) or wants(v))
     m.kernels_taken[kernel] = None
     if kernel == "flash":
@@ -200,11 +209,12 @@ def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | 
     bias = None if mask is None else fused.additive_mask(mask, q.dtype)  # before the body, in q's own dtype
     q_acc, k_acc, v_acc = cast(q, "fp32"), cast(k, "fp32"), cast(v, "fp32")
     q_scaled = scale(q_acc)
-    if bias is None:
+    if bias is None and s > 1:
         bias = fused.additive_mask(_lower_triangle(s, k_len), "fp32")
     k_all, v_all = _interleaved(k_acc, heads), _interleaved(v_acc, heads)
     weights = matmul(q_scaled, scale(transpose(k_all, 2, 3)))
-    weights = added_in_place(weights)
+    if bias is not None:
+        weights = added_in_place(weights)
     weights = safe_softmax(weights)
     weights = dropout(weights, m.attention.dropout if m.training else 0.0)
     second = cast(weights, q.dtype)  # the C++ compiler evaluates a tuple's last element first
@@ -230,15 +240,20 @@ def _interleaved(x: Tensor, heads: int) -> Tensor:
     return view(repeated, (b, heads, s, d))
 
 
-def flash_attention_2(q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:
-    """flash_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/flash_attention.py."""
+def flash_attention_2(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:
+    """flash_attention_forward: (b, s, heads, d); fp32 inputs are cast down first.
+
+    Source: transformers 5.24.0, integrations/flash_attention.py, modeling_flash_attention_utils.py.
+    """
     if mask is not None:
         raise NotModelled(
             "estimate does not write --attention flash over padded rows: use memcalc trace, or --no-padded"
         )
+    by_position = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
+    q_half, k_half, v_half = (cast(x, m.attention.flash_dtype) if q.dtype == "fp32" else x for x in by_position)
     if q.shape[0] == 1 and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
-    return fused.flash_library(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))
+    return fused.flash_library(m.attention, q_half, k_half, v_half)
 
 
 def _look_for_packed_rows(s: int) -> None:

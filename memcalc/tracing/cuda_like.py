@@ -6,18 +6,15 @@ from typing import Any
 from unittest import mock
 
 from memcalc import kernels
-from memcalc.tracing import attention, autocast_switch, flash_library, standins
-from memcalc.tracing.place import Place
+from memcalc.tracing import attention, flash_library, standins
 from memcalc.workload import Workload
 
 
 @contextlib.contextmanager
-def cuda_like(place: Place, chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
+def cuda_like(chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
     """Install all of it inside a `with` block, and take it away again."""
-    composites = {**standins.COMPOSITES, **attention.composites(chooser)}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(standins.installed(composites))
-        stack.enter_context(autocast_switch.installed(place))
+        stack.enter_context(standins.installed(attention.composites(chooser)))
         for target, replacement in _patches(chooser).items():
             stack.enter_context(mock.patch(target, replacement))
         if workload.quant != "none":

@@ -1,120 +1,81 @@
 """A workload's load, history and measured step, recorded on the meta device."""
 
+# ruff: noqa: SLF001 - transformers keeps its choice of attention there
+
 import contextlib
 import functools
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import nn
 
-from memcalc.errors import MemcalcError, NotModelled, RunFailed
-from memcalc.realize import loops, quantize
+from memcalc.errors import MemcalcError, RunFailed
+from memcalc.footprint import Footprint
+from memcalc.realize import describing, loops
+from memcalc.realize.adapters import uses_peft
 from memcalc.realize.loading import Unloaded, build_base, load
+from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
-from memcalc.tracing import attention, describing, private_api
+from memcalc.tracing import attention, autocast_switch, private_api
 from memcalc.tracing.cuda_like import cuda_like
+from memcalc.tracing.marks import Marks, Progress, silent
 from memcalc.tracing.place import Place
+from memcalc.tracing.refusing import refuse
 from memcalc.tracing.tracer import Tracer
 from memcalc.workload import Workload
 
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A timeline and what only the built model can tell."""
-
-    timeline: Timeline
-    total_params: int
-    trainable_params: int
-    checkpoint_bytes: int
-    attention_kernel: str
-    versions: dict[str, str]
+def trace(workload: Workload, *, top: int = 0, progress: Progress = silent) -> Footprint:
+    """What the real step needs: recorded on the meta device, replayed through the caching allocator."""
+    started = time.perf_counter()
+    recording = record(workload, progress=progress)
+    progress("replaying the allocator")
+    return footprint_of(workload, recording, "trace", top=top, seconds=time.perf_counter() - started)
 
 
-class _Marks:
-    """The loop's phases, written into the timeline; history is one phase, whatever happens in it."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer, self.timeline, self.place = tracer, tracer.timeline, tracer.place
-        self.loaded: list[tuple[nn.Parameter, str, tuple[str, str]]] = []  # with category and label
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._marking = True
-
-    def history(self) -> None:
-        self.timeline.phase("history")
-        self._marking = False
-
-    def measured(self) -> None:
-        self._marking = True
-
-    def phase(self, name: str) -> None:
-        self.place.enter(name)
-        if self._marking:
-            self.timeline.phase(name)
-
-    def phase_end(self) -> None:
-        self._settle()
-        if self._marking:
-            self.timeline.phase_end()
-        if self.place.stage == "load":
-            self.place.enter("prepared")
-
-    def empty_cache(self) -> None:
-        self.timeline.empty_cache()
-
-    def _settle(self) -> None:
-        """Gradients and optimizer states are known as such once they are in place; a bias may have a new block."""
-        for parameter, category, label in self.loaded:
-            self.tracer.settle(parameter, category, label)
-            self.tracer.settle(parameter.grad, "gradients")
-        if self.optimizer is not None:
-            for state in self.optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, torch.Tensor):
-                        self.tracer.settle(value, "optimizer_states")
-
-
-def record(workload: Workload, device: str = "meta") -> Recording:
-    """Run the workload under the recorder.
+def record(workload: Workload, device: str = "meta", *, progress: Progress = silent) -> Recording:
+    """Run the workload under the recorder; `progress` hears what it is doing.
 
     `device` other than meta is for checking the recorder itself: real tensors, nothing of CUDA's own added.
     Raises MemcalcError with one line where the model, the method or this torch cannot do it.
     """
     private_api.check()
-    timeline, place = Timeline(), Place()
-    gpu = workload.gpu if device == "meta" and workload.device == "cuda" else None
-    chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
+    refuse(workload)
+    like_cuda = device == "meta" and workload.device == "cuda"
+    place, chooser = Place(), attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
     with contextlib.ExitStack() as stack:
         if device == "meta":
-            stack.enter_context(cuda_like(place, chooser, workload))
+            stack.enter_context(autocast_switch.installed(place))
+        if like_cuda:
+            stack.enter_context(cuda_like(chooser, workload))
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
+        progress("building the model")
         base = build_base(workload, device)
-        tracer = Tracer(timeline, place, gpu, device)
+        tracer = Tracer(Timeline(), place, workload.gpu if like_cuda else None, device)
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)
         with tracer:
-            model = _run(base, workload, device, tracer)
+            model = _run(base, workload, device, Marks(tracer, progress))
         tracer.close()
         total, trainable = describing.counted(model)
         return Recording(
-            timeline=timeline,
+            timeline=tracer.timeline,
             total_params=total,
             trainable_params=trainable,
             checkpoint_bytes=describing.checkpoint_bytes(model),
-            attention_kernel=describing.kernel_taken(model, chooser),
+            attention_kernel=_kernel_taken(model, chooser),
             versions=describing.versions(),
         )
 
 
-def _run(base: Unloaded, workload: Workload, device: str, tracer: Tracer) -> nn.Module:
-    marks = _Marks(tracer)
-    with_adapters = functools.partial(tracer.place.category, "adapter")
+def _run(base: Unloaded, workload: Workload, device: str, marks: Marks) -> nn.Module:
+    with_adapters = functools.partial(marks.place.category, "adapter")
     model, base_tensors = load(base, workload, device, marks, with_adapters)
-    tracer.place.know(model)
-    marks.loaded = _settle_loaded(model, tracer, base_tensors)
+    marks.know_loaded(model, base_tensors)
     if workload.training:
         training = loops.Training(model, workload, device, marks)
         marks.optimizer = training.optimizer
@@ -124,25 +85,13 @@ def _run(base: Unloaded, workload: Workload, device: str, tracer: Tracer) -> nn.
     return model
 
 
-def _settle_loaded(
-    model: nn.Module, tracer: Tracer, base_tensors: set[int]
-) -> list[tuple[nn.Parameter, str, tuple[str, str]]]:
-    """What the method added is adapter, what stands beside packed weights is quantization state.
-
-    Returns the parameters with their categories and labels.
-    """
-    loaded = []
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        category = "weights" if id(tensor) in base_tensors else "adapter"
-        tracer.settle(tensor, category, tracer.place.name_of(name))
-        if isinstance(tensor, nn.Parameter):
-            loaded.append((tensor, category, tracer.place.name_of(name)))
-    for tensor in quantize.shared_maps():
-        tracer.settle(tensor, "quantization_state", ("", "quant_state"))
-    for path, module in model.named_modules():
-        for tensor in quantize.quantization_state(module):
-            tracer.settle(tensor, "quantization_state", (tracer.place.relative(path), "quant_state"))
-    return loaded
+def _kernel_taken(model: Any, chooser: attention.Chooser) -> str:
+    """transformers' implementation of attention, or the kernels that sdpa took."""
+    base = model.get_base_model() if uses_peft(model) else model
+    implementation: str = base.config._attn_implementation
+    if implementation != "sdpa":
+        return {"flash_attention_2": "flash"}.get(implementation, implementation)
+    return "+".join(chooser.taken) or "sdpa"
 
 
 @contextlib.contextmanager

@@ -48,7 +48,8 @@ def dropout(x: torch.Tensor, p: float, train: bool) -> Any:
     return x.mul(torch.zeros((), dtype=x.dtype, device=x.device))
 
 
-COMPOSITES: dict[Any, Callable[..., Any]] = {
+COMPOSITES: dict[Any, Callable[..., Any]] = {}  # those that are installed
+_OURS: dict[Any, Callable[..., Any]] = {
     aten.softmax.int: softmax,
     aten.log_softmax.int: log_softmax,
     aten.dropout.default: dropout,
@@ -56,18 +57,16 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
 
 
 @contextmanager
-def installed(composites: dict[Any, Callable[..., Any]]) -> Iterator[None]:
-    """Answer these composites for meta tensors inside a `with` block, above autograd and in inference mode."""
+def installed(more: dict[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Answer ours and these composites for meta tensors inside a `with` block, above autograd and in inference mode."""
     library = torch.library.Library("aten", "IMPL")
-    for op, kernel in composites.items():
+    COMPOSITES.update(_OURS | more)
+    for op, kernel in COMPOSITES.items():
         library.impl(op, kernel, "AutogradMeta")
-    before = dict(COMPOSITES)
-    COMPOSITES.update(composites)
     try:
         yield
     finally:
         COMPOSITES.clear()
-        COMPOSITES.update(before)
         library._destroy()
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memcalc.catalog import hub
 from memcalc.catalog.find import DEFAULT_GPU, Model, find_gpu, find_model, gpus, models, other_names, stand_ins
 from memcalc.catalog.names import loose
 from memcalc.errors import BadFile, InvalidWorkload, MemcalcError, UnknownName
@@ -31,6 +32,13 @@ from memcalc.units import GIB
         ("8b", "llama-3.1-8b"),
         ("13b", "llama-2-13b"),
         ("70B", "llama-3.1-70b"),
+        ("0.6b", "qwen3-0.6b"),
+        ("gpt2", "gpt2"),
+        ("openai-community/gpt2-xl", "gpt2-xl"),
+        ("EleutherAI/pythia-1.4b-deduped", "pythia-1.4b"),
+        ("gemma-3-4b", "gemma-3-4b-text"),
+        ("command-r", "command-r-v01"),
+        ("phi 4 mini", "phi-4-mini"),
     ],
 )
 def test_a_model_is_found_by_the_names_that_people_use(text: str, key: str) -> None:
@@ -67,7 +75,39 @@ def test_an_unknown_model_names_the_nearest_and_the_remedy(text: str, near: str)
     with pytest.raises(UnknownName) as refusal:
         find_model(text)
     assert near in str(refusal.value)
-    assert "memcalc models lists them, or give a folder with config.json" in str(refusal.value)
+
+
+def test_an_unknown_name_says_where_all_are_listed_and_what_else_there_is() -> None:
+    with pytest.raises(UnknownName, match="memcalc models lists them, or give a folder with config.json"):
+        find_model("llama-3.1-9b")
+
+
+def test_a_hub_id_that_is_not_in_the_catalog_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mine"}')
+    monkeypatch.setattr(hub, "config_file", lambda repo_id: str(tmp_path / "config.json"))
+    found = find_model("someone/something")
+    assert found == Model(
+        "someone/something", {"model_type": "mine"}, "config.json of huggingface.co/someone/something"
+    )
+
+
+def test_a_hub_id_of_the_catalog_and_a_folder_beside_us_are_never_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(repo_id: str) -> str:
+        raise AssertionError(repo_id)
+
+    (tmp_path / "someone" / "something").mkdir(parents=True)
+    (tmp_path / "someone" / "something" / "config.json").write_text('{"model_type": "mine"}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "config_file", asked)
+    assert find_model("Qwen/Qwen3-8B").name == "qwen3-8b"
+    assert find_model("someone/something").config == {"model_type": "mine"}
+
+
+def test_a_hub_id_that_cannot_be_fetched_says_why_and_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean qwen/qwen3-8b.*the hub is out of reach"):
+        find_model("Qwen/Qwen3-8C")
 
 
 def test_a_slip_of_the_separator_never_finds_a_model_of_another_size() -> None:

@@ -164,27 +164,50 @@ def cudnn(q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
     return _record(results[0], inputs, kept, inner, "cudnn_attention_backward", like)
 
 
-def flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The flash-attn library on q, k, v (b, s, heads, d), k and v with fewer heads at will.
 
-    Allocates: out like q, logsumexp fp32 (b, heads, s), rng_state int64 (2).
-    Saves: q, k, v, out, logsumexp, rng_state. Backward allocates: the gradients, then its scratch.
+    A head dimension that is no multiple of 8 is padded inside. Allocates: out like q, logsumexp fp32 (b, heads, s),
+    rng_state int64 (2). Saves: q, k, v, out, logsumexp, rng_state. Backward allocates: the gradients, its scratch.
     Source: flash-attn 2, flash_attn_interface.py, FlashAttnFunc; csrc/flash_attn/flash_api.cpp.
     """
     b, s, heads, d = q.shape
-    inputs = (q, k, v)
-    kept = _save_inputs(inputs)
-    out = like(q.data, "flash_attn")
+    inputs, rate = (q, k, v), run.dropout if run.training else 0.0
+    padded = [_padded(x.data) for x in inputs]
+    out = like(padded[0], "flash_attn")
     lse, seed = new((b, heads, s), "fp32", "flash_attn"), new((2,), "int64", "flash_attn")
-    _save_results(kept, [out, lse, seed])
-    k_len, kv_heads, dtype = k.shape[1], k.shape[2], q.dtype
+    k_len, kv_heads, dtype, width = k.shape[1], k.shape[2], q.dtype, padded[0].shape[3]
+    parts = kernels.flash_forward_scratch(
+        run.gpu, batch=b, q_len=s, k_len=k_len, heads=heads, head_dim=width, dropout=rate
+    )
+    scratch(parts.after, "flash_attn")
+    kept = [save(x) for x in (*padded, out, lse, seed)] if any(wants(x) for x in inputs) else []
+    del padded, lse, seed
 
-    def inner(g: Array) -> Scratch:
-        return kernels.flash_library_backward_scratch(
-            batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=d, dtype=dtype
+    def backward(g: Array) -> list[Array]:
+        held = [saved.get() for saved in kept]
+        grad = _padded(g)
+        blocks = kernels.flash_library_backward_scratch(
+            batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=width, dtype=dtype
         )
+        before = scratch(blocks.before, "flash_attn_backward")
+        gradients = [like(x, "flash_attn_backward") for x in held[:3]]
+        after = scratch(blocks.after, "flash_attn_backward")
+        del before, after
+        return [_cut(gradient, d) for gradient in gradients]
 
-    return _record(out, inputs, kept, inner, "flash_attn_backward", like, python=True)
+    return record(_cut(out, d), inputs, backward, python=True)
+
+
+def _padded(x: Array) -> Array:
+    """x with its last dim padded to what the kernel takes: a copy, or x itself."""
+    width = kernels.flash_padded_head_dim(x.shape[3])
+    return x if width == x.shape[3] else new((*x.shape[:3], width), x.dtype, "pad")
+
+
+def _cut(x: Array, d: int) -> Array:
+    """The first d entries of the last dim."""
+    return x.view((*x.shape[:3], d), x.strides)
 
 
 def heads_inside(x: Array) -> bool:
@@ -227,8 +250,6 @@ def _record(
     inner: Callable[[Array], Scratch],
     op: str,
     laid_out: Callable[[Array, str], Array],
-    *,
-    python: bool = False,
 ) -> Tensor:
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
@@ -239,7 +260,7 @@ def _record(
         del held, before, after
         return gradients
 
-    return record(out, inputs, backward, python=python)
+    return record(out, inputs, backward)
 
 
 def _by_position(shape: Shape, dtype: str, op: str) -> Array:

@@ -1,0 +1,119 @@
+"""peft's adapter_config.json: any method that peft knows, as plain data.
+
+Source of the fields: peft 0.21, config.py, PeftConfigMixin, and the config of each tuner.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, final
+
+from memcalc import methods
+from memcalc.catalog.reading import place, read_object
+from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
+from memcalc.methods.base import Method
+from memcalc.options import coerced, names_of
+from memcalc.workload import Workload
+
+FILE = "adapter_config.json"
+_INFORMATIVE = frozenset(
+    {
+        "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+        "inference_mode", "megatron_core", "layers_pattern", "qalora_group_size",
+    }
+)  # fmt: skip
+_PLAIN_INITS = (True, False, None, "gaussian")  # of LoRA's weights: they leave nothing behind
+
+
+@final
+@dataclass(frozen=True)
+class FromConfig(Method):
+    """A method as peft's own config describes it. Only the real peft can run it."""
+
+    config: Mapping[str, Any]
+
+    def peft_config(self) -> dict[str, Any]:
+        """The config itself; `peft_type` names the method."""
+        return dict(self.config)
+
+    def options(self) -> dict[str, Any]:
+        """As a Workload's JSON holds it."""
+        return {"peft_config": dict(self.config)}
+
+    def targets(self, model_type: str, linears: list[str], head: str) -> NoReturn:
+        """Refused: which modules it adapts is for peft to say."""
+        raise NotModelled(
+            f"estimate does not write peft's {self.config['peft_type']} as this config has it: "
+            "memcalc trace runs the real one"
+        )
+
+
+def read(path: str) -> dict[str, Any]:
+    """The config in a file, or in a folder's adapter_config.json. Raises BadFile."""
+    given = os.path.expanduser(path)
+    file = os.path.join(given, FILE) if os.path.isdir(given) else given
+    if file != given and not os.path.exists(file):
+        raise BadFile(place(path), f"this folder holds no {FILE}")
+    return checked(read_object(file), place(file))
+
+
+def checked(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A config with its peft_type in capitals. Raises BadFile where it names none."""
+    peft_type = config.get("peft_type")
+    if not isinstance(peft_type, str) or not peft_type.isidentifier():
+        raise BadFile(source, f'not a peft adapter\'s config: "peft_type" is {shown(peft_type)}')
+    return {**config, "peft_type": peft_type.upper()}
+
+
+def workload(model: Any, config: "str | Mapping[str, Any]", method: str | None = None, **options: Any) -> Workload:
+    """The workload whose method a config describes; `options` are Workload's own, none of the method's.
+
+    `method`, where it is given, must be of the same kind: it may imply more (qlora its quantization).
+    Raises BadFile, InvalidWorkload or UnknownName.
+    """
+    plain = read(config) if isinstance(config, str) else checked(config, "--peft-config")
+    name, described = method_of(plain)
+    given = None if method is None else method.strip().lower().replace("-", "_")
+    base = "lora" if given in (None, name) else methods.canonical_name(str(method))
+    made = Workload.of(model, base, **options)
+    if foreign := sorted(names_of(type(made.method)).keys() & {option.replace("-", "_") for option in options}):
+        raise InvalidWorkload(f"--{foreign[0].replace('_', '-')} cannot go with --peft-config, which says it all")
+    if given not in (None, name) and (made.method.peft_config() or {}).get("peft_type") != plain["peft_type"]:
+        raise InvalidWorkload(f"--method {method} cannot go with a --peft-config of type {plain['peft_type']}")
+    return replace(made, method_name=name if given in (None, name) else base, method=described)
+
+
+def from_json(data: Mapping[str, Any]) -> Workload:
+    """As Workload.from_json, of one whose method is a config ("peft_config")."""
+    if "peft_config" not in data:
+        return Workload.from_json(data)
+    made = Workload.from_json({key: value for key, value in data.items() if key not in ("peft_config", "method")})
+    name, described = method_of(checked(data["peft_config"], "peft_config"))
+    return replace(made, method_name=str(data.get("method", name)), method=described)
+
+
+def method_of(config: Mapping[str, Any]) -> tuple[str, Method]:
+    """The name and the method: one of ours where it can say all that the config says, else the config itself."""
+    for name in methods.names():
+        file = methods.load(name)
+        plain = None if file.IMPLIES else file.METHOD().peft_config()
+        if plain is not None and plain["peft_type"] == config["peft_type"]:
+            own = _own_options(file.METHOD, config)
+            if own is not None:
+                return name, file.METHOD(**coerced(file.METHOD, own))
+    name = str(config["peft_type"]).lower()
+    return ("dora" if config.get("use_dora") else name), FromConfig(dict(config))
+
+
+def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config as options of a method of ours; None where it says more."""
+    fields, own = names_of(method), {}
+    for key, value in config.items():
+        if key in fields and key != "target_modules":
+            own[fields[key]] = value
+        elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
+            own[fields[key]] = [value] if isinstance(value, str) else value or []
+        elif key not in _INFORMATIVE and value and not (key == "init_lora_weights" and value in _PLAIN_INITS):
+            return None
+    return {name: value for name, value in own.items() if value is not None}
+

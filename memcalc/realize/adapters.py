@@ -1,0 +1,96 @@
+"""peft around a base model: the config made of plain data, and what single methods need beside it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
+from memcalc.workload import Workload
+
+_TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
+_MADE_ON_THE_DEVICE = ("TINYLORA", "SHADOW")  # else they leave new parameters on the host
+
+
+def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
+    """The method's adapters around a loaded base model; the base itself for full fine-tuning.
+
+    Raises InvalidWorkload where peft refuses, NotModelled for a method that peft does not have.
+    """
+    plain = workload.method.peft_config()
+    if plain is None:
+        if workload.method_name != "full":
+            raise NotModelled(f"--method {workload.method_name} is none of peft's: trace and profile cannot build it yet")
+        return model
+    config = _config(plain, workload)
+    from peft import get_peft_model
+
+    peft_type = str(plain["peft_type"])
+    there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
+    try:
+        with there:
+            wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
+    if workload.merged:
+        return wrapped.merge_and_unload()
+    _bring_along(wrapped, device)
+    return wrapped.train() if workload.training else wrapped.eval()
+
+
+def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
+    """peft's own config. Fields that it does not know, of another version, are left out as peft leaves them out."""
+    try:
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    except ImportError:
+        raise MissingPackage("peft", "trace") from None
+    peft_type = str(plain["peft_type"])
+    if peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        import peft
+
+        known = ", ".join(sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
+        raise NotModelled(f"peft {peft.__version__} has no {peft_type}: it has {known}")
+    cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    given = {**plain, "task_type": "CAUSAL_LM", "inference_mode": not workload.training}
+    given |= {key: value for key, value in _TEXTLESS.items() if key in plain}
+    try:
+        return cls(**{key: value for key, value in given.items() if key in fields - {"peft_type", "auto_mapping"}})
+    except (ValueError, TypeError) as error:
+        raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
+
+
+def _options(get_peft_model: Any, workload: Workload) -> dict[str, Any]:
+    """Options of get_peft_model, as far as the installed peft has them."""
+    import inspect
+
+    options = {"autocast_adapter_dtype": workload.autocast_adapter_dtype}
+    known = inspect.signature(get_peft_model).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _bring_along(model: nn.Module, device: str) -> None:
+    """What peft leaves on the host moves to the device, as the user's or Trainer's model.to(device) does."""
+    left = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type != device]
+    if left:
+        model.to(device)
+
+
+def wants_tasks(model: Any) -> bool:
+    """Whether a model's forward asks which task each row belongs to."""
+    return uses_peft(model) and any(
+        str(getattr(config.peft_type, "value", config.peft_type)) == "MULTITASK_PROMPT_TUNING"
+        for config in model.peft_config.values()
+    )
+
+
+def uses_peft(model: nn.Module) -> bool:
+    """Whether a model is one of peft's wrappers."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

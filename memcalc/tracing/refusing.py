@@ -1,0 +1,39 @@
+"""What the contract names and trace cannot run, each with another way, in one line."""
+
+from memcalc.errors import NotModelled
+from memcalc.workload import Workload
+
+_PACKED = ("none", "nf4", "fp4", "int8")
+_LOSSES = {
+    "chunked-nll": "TRL's chunked loss is a trainer's own: profile your script, or take --loss nll as an upper bound",
+    "liger": "liger's kernels run on a GPU only: use --loss nll as an upper bound",
+    "cce": "cut cross-entropy's kernels run on a GPU only: use --loss nll as an upper bound",
+}
+
+
+def refuse(w: Workload) -> None:
+    """Raise NotModelled for a workload that trace cannot run."""
+    if w.loss != "nll":
+        raise NotModelled(f"trace cannot run --loss {w.loss}: {_LOSSES[w.loss]}")
+    if w.quant not in _PACKED:
+        raise NotModelled(f"trace cannot build --quant {w.quant}: it has bitsandbytes' nf4, fp4 and int8")
+    if w.device not in ("cuda", "cpu"):
+        raise NotModelled(f"trace knows the allocators of cuda and cpu: use profile on a machine with {w.device}")
+    if w.device == "cpu":
+        _refuse_on_cpu(w)
+
+
+def _refuse_on_cpu(w: Workload) -> None:
+    """PyTorch's CPU kernels other than the plain ones allocate for themselves, where no recorder sees it."""
+    refused = {
+        f"--amp {w.amp}": w.amp != "none",
+        f"--dtype {w.dtype}": w.dtype == "fp16",
+        f"--quant {w.quant}": w.quant != "none",
+        f"--attention {w.attention}": w.attention not in ("auto", "eager"),
+    }
+    for option, present in refused.items():
+        if present:
+            raise NotModelled(
+                f"{option} cannot go with --device cpu in trace: "
+                "it follows fp32 or bf16 with eager attention, without autocast or quantization"
+            )
