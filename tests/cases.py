@@ -264,7 +264,7 @@ def _efficient_bf16_on_turing(case: Case) -> bool:
 
 
 def _scaled_half_gradients(case: Case) -> bool:
-    biases = label(case, "model").startswith(("bloom", "qwen2", "llama-gqa-biases"))  # bitsandbytes halves raised ones
+    biases = label(case, "model").startswith(_BIASED)  # bitsandbytes halves those that were raised
     trained_biases = biases and label(case, "adapter") in {"bias-all", "bias-lora-only"}
     half = label(case, "method") == "full" or label(case, "adapter") == "adapter-as-base" or trained_biases
     return label(case, "precision") == "amp-fp16-over-fp16" and half
@@ -275,12 +275,18 @@ def _cpu_without_its_numbers(case: Case) -> bool:
     return label(case, "device") == "cpu" and (_quantized(case) or not plain)
 
 
+def _bias_cast_in_inference(case: Case) -> bool:
+    packed = _quantized(case) and label(case, "model").startswith(_BIASED)
+    return label(case, "mode") == "inference" and packed and "amp" in label(case, "precision")
+
+
 def _raised(case: Case) -> bool:
     """Whether k-bit preparation makes fp32 of all that is not packed."""
     return _quantized(case) and not label(case, "quantization").endswith("raw")
 
 
 _LONGER_THAN_WINDOW: Final = {"after-short-empty", "after-longer"}
+_BIASED: Final = ("bloom", "qwen2", "llama-gqa-biases")
 _ODD_HEADS: Final = {"llama-gqa-biases", "mistral-window"}  # 12 and 20: no multiples of 8
 UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _attention_of_bloom,
@@ -290,5 +296,6 @@ UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
     "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
     "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
+    "bitsandbytes cannot cast a bias to autocast's dtype under inference_mode": _bias_cast_in_inference,
     "--device cpu means fp32 or bf16 with eager attention": _cpu_without_its_numbers,
 }  # refused in the run, so that a Workload cannot know

@@ -22,7 +22,7 @@ def config_file(repo_id: str) -> str:
     read; MissingPackage.
     """
     try:
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise MissingPackage(f"huggingface_hub, to fetch the config.json of {shown(repo_id)}", "hub") from None
     disable_progress_bars()

@@ -1,6 +1,7 @@
 """What the commands share that list what is known: words to search by, a table for people, --json for programs."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -72,12 +73,15 @@ def show(
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        overflow = "fold" if column.wraps else "ellipsis"
-        justify = "right" if column.figure else "left"
-        table.add_column(column.title, justify=justify, no_wrap=not column.wraps, overflow=overflow)
+        table.add_column(
+            column.title,
+            justify="right" if column.figure else "left",
+            no_wrap=not column.wraps,
+            overflow="fold" if column.wraps else "ellipsis",
+        )
     for entry in entries:
         table.add_row(*(Text(column.cell(entry)) for column in columns))
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
     with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
         console.print(table)
         for entry in entries if len(entries) <= _FEW else ():

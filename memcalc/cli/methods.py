@@ -60,7 +60,7 @@ def _entry(name: str, text: str, options: list[Entry], implies: Mapping[str, Any
 def _options(cls: type) -> list[Entry]:
     from memcalc.options import options_of
 
-    defaults = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields(cls)}
     return [
         {
             "name": name,

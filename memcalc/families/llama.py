@@ -34,7 +34,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     )
     hidden = embeds
     cos, sin = m.call("rotary_emb", blocks.rotary, hidden.dtype, places, c.head_dim)
-    for decoder_layer in m.layers("layers", layer):
+    for decoder_layer in m.layers("layers", layer, held=batch.items):
         hidden = decoder_layer(hidden, mask, places, cache, cos, sin, c)
     return m.rms_norm(hidden, "norm"), cache
 

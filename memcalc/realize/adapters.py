@@ -12,6 +12,7 @@ from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
+_BY_TASK = ("MULTITASK_PROMPT_TUNING", "POLY")
 _MADE_ON_THE_DEVICE = ("TINYLORA", "SHADOW")  # else they leave new parameters on the host
 
 
@@ -29,7 +30,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     from peft import get_peft_model
 
     peft_type = str(plain["peft_type"])
-    there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
+    there = torch.device(device) if peft_type in _BY_TASK = ("MULTITASK_PROMPT_TUNING", "POLY")
+_MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
         with there:
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
@@ -37,6 +39,9 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
     if workload.merged:
         return wrapped.merge_and_unload()
+    for name, parameter in wrapped.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's current rank: peft means it not to train, and forgets where it moves it
+            parameter.requires_grad_(requires_grad=False)
     _bring_along(wrapped, device)
     return wrapped.train() if workload.training else wrapped.eval()
 
@@ -82,8 +87,7 @@ def _bring_along(model: nn.Module, device: str) -> None:
 def wants_tasks(model: Any) -> bool:
     """Whether a model's forward asks which task each row belongs to."""
     return uses_peft(model) and any(
-        str(getattr(config.peft_type, "value", config.peft_type)) == "MULTITASK_PROMPT_TUNING"
-        for config in model.peft_config.values()
+        str(getattr(config.peft_type, "value", config.peft_type)) in _BY_TASK for config in model.peft_config.values()
     )
 
 

@@ -7,6 +7,9 @@ import importlib.metadata
 import platform
 from typing import Any
 
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from memcalc.realize.adapters import uses_peft
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
@@ -29,20 +32,31 @@ def counted(model: Any) -> tuple[int, int]:
 def checkpoint_bytes(model: Any) -> int:
     """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model."""
     stored = dict(model.named_parameters(remove_duplicate=False))
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 stored[f"{path}.{name}" if path else name] = buffer
     if uses_peft(model):
         from peft import get_peft_model_state_dict
 
-        stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
+        with _StayingOnMeta():
+            stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
     tensors = stored.values()
     seen: dict[int, int] = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()
         seen[storage._cdata] = tensor.numel() * tensor.element_size()
     return sum(seen.values())
+
+
+class _StayingOnMeta(TorchDispatchMode):
+    """Copies from meta to the host stay on meta: what is saved is counted, never written."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.ops.aten._to_copy.default and args[0].is_meta:
+            kwargs["device"] = args[0].device
+        return func(*args, **kwargs)
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ from memcalc.step.scaler import Scaler
 from memcalc.tape.autocast import autocast
 from memcalc.tape.builder import Builder
 from memcalc.tape.engine import backward
-from memcalc.tape.ops.elementwise import cast, scale
+from memcalc.tape.ops.elementwise import cast, scale, scaled_in_place
 from memcalc.tape.prelude import Batch, Output
 from memcalc.tape.tape import Array, Tensor, gemm, leaf_of, new, tape
 from memcalc.workload import Workload
@@ -204,7 +204,7 @@ class Trainer:
         training.keep(outputs)
         assert outputs.loss is not None
         outer, tape.category = tape.category, "logits_loss"
-        loss = scaled_in_place(outputs.loss)
+        loss = scaled_in_place(outputs.loss)  # by the number of processes
         tape.category = outer
         training.phase_end()
         return loss
@@ -249,16 +249,6 @@ def _is_finite() -> None:
     del not_a_number
     infinite = new((), "bool", "isinf")
     del infinite
-
-
-def scaled_in_place(loss: Tensor) -> Tensor:
-    """loss *= number: a node, no block."""
-    from memcalc.tape.tape import like, record
-
-    def scaled(g: Array) -> list[Array]:
-        return [like(g, "mul")]
-
-    return record(loss.data, (loss,), scaled)
 
 
 class Inference:

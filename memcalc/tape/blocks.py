@@ -14,6 +14,7 @@ from memcalc.tape.ops.elementwise import (
     add,
     added_in_place,
     cast,
+    divided,
     dropout,
     mean,
     mul,
@@ -281,4 +282,4 @@ def causal_lm_loss(logits: Tensor, labels: Array, averaged_over: Array | None) -
     shifted = new((b, s), "int64", "contiguous") if b > 1 else padded  # the padded labels stay a local
     flat = view(logits_fp32, (b * s, logits.shape[-1]))
     loss = nll_loss(log_softmax(flat), shifted)
-    return scale(loss, "div") if averaged_over is not None else loss
+    return divided(loss, averaged_over) if averaged_over is not None else loss

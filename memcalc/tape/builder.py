@@ -204,18 +204,27 @@ class Builder:
         tape.category = outer
         return Output(loss, logits, cache)
 
-    def layers(self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], R]) -> list["Layer[P, R]"]:
-        """The repeated layers `name.0`, `name.1`, …, to be called one after the other; declaring needs one."""
+    def layers(
+        self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], R], held: Array | None = None
+    ) -> list["Layer[P, R]"]:
+        """The repeated layers `name.0`, `name.1`, …, to be called one after the other; declaring needs one.
+
+        held: what each call is handed besides what it uses, such as the count of labels. A checkpoint keeps it.
+        """
         path = f"{self.path}.{name}"
-        return [Layer(self, f"{path}.{index}", layer) for index in range(1 if self.declaring else self.layer_count)]
+        count = 1 if self.declaring else self.layer_count
+        return [Layer(self, f"{path}.{index}", layer, held) for index in range(count)]
 
 
 class Layer(Generic[P, R]):
     """One of the repeated layers; calling it checkpoints it if the run says so."""
 
-    __slots__ = ("m", "module", "path")
+    __slots__ = ("held", "m", "module", "path")
 
-    def __init__(self, m: Builder, path: str, module: Callable[Concatenate[Builder, Tensor, P], R]) -> None:
+    def __init__(
+        self, m: Builder, path: str, module: Callable[Concatenate[Builder, Tensor, P], R], held: Array | None
+    ) -> None:
+        self.held = held
         self.m = m
         self.path = path
         self.module = module

@@ -19,15 +19,33 @@ def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
     Gradients end up in the graph's leaves; its saved arrays die.
     """
     outer = tape.in_backward, tape.grad, tape.scope, tape.category
+    edges: list[Input] = [(x.node, x.index, x.shape, x.dtype) for x in roots if x.node is not None]
+    set_aside = _set_aside(edges) if tape.in_backward else []
     tape.in_backward, tape.grad = True, False
     for gradient in gradients:
         gradient.hold(1)
     try:
-        _run([(x.node, x.index, x.shape, x.dtype) for x in roots if x.node is not None], list(gradients))
+        _run(edges, list(gradients))
     finally:
         for gradient in gradients:
             gradient.hold(-1)
+        for node, waiting, buffer in set_aside:
+            node.waiting, node.buffer = waiting, buffer
         tape.in_backward, tape.grad, tape.scope, tape.category = outer
+
+
+def _set_aside(roots: Sequence[Input | None]) -> list[tuple[Node | Leaf, int, list[Array | None] | None]]:
+    """What an engine further out waits for in nodes that the roots reach too: a run has counts and buffers of its own."""
+    found: dict[Node | Leaf, tuple[int, list[Array | None] | None]] = {}
+    stack = [roots]
+    while stack:
+        for edge in stack.pop():
+            if edge is not None and edge[0] not in found:
+                node = edge[0]
+                found[node] = node.waiting, node.buffer
+                node.waiting, node.buffer = -1, None
+                stack.append(node.inputs)
+    return [(node, *kept) for node, kept in found.items() if kept[0] > 0]
 
 
 def _run(roots: list[Input], gradients: list[Array | None]) -> None:
@@ -41,7 +59,7 @@ def _run(roots: list[Input], gradients: list[Array | None]) -> None:
         if isinstance(node, Leaf):
             _accumulate(node)
             continue
-        outputs = _call(node)
+        outputs = [None] * len(node.inputs) if node.buffer is None else _call(node)
         node.backward = None  # its saved arrays die here, before outputs are handed on
         _hand_on(node.inputs, outputs, ready, ties)
 
@@ -69,7 +87,7 @@ def _hand_on(edges: Sequence[Input | None], outputs: list[Array | None], ready: 
         node, slot = edge[0], edge[1]
         _add(node, slot, outputs, position)
         node.waiting -= 1
-        if not node.waiting and node.buffer is not None:
+        if not node.waiting:
             heappush(ready, (-node.number, next(ties), node))
 
 
@@ -108,9 +126,10 @@ def _take(node: Node | Leaf) -> list[Array | None]:
 
 
 def _accumulate(leaf: Leaf) -> None:
-    (gradient,) = _take(leaf)
-    assert gradient is not None
-    leaf.accumulate(gradient)
+    if leaf.buffer is not None:  # else none of its gradients was defined
+        (gradient,) = _take(leaf)
+        assert gradient is not None
+        leaf.accumulate(gradient)
 
 
 def _call(node: Node) -> list[Array | None]:

@@ -17,8 +17,7 @@ from memcalc.realize.adapters import uses_peft
 from memcalc.realize.loading import Unloaded, build_base, load
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
-from memcalc.tracing import attention, autocast_switch, private_api
-from memcalc.tracing.cuda_like import cuda_like
+from memcalc.tracing import attention, likeness, private_api
 from memcalc.tracing.marks import Marks, Progress, silent
 from memcalc.tracing.place import Place
 from memcalc.tracing.refusing import refuse
@@ -44,18 +43,19 @@ def record(workload: Workload, device: str = "meta", *, progress: Progress = sil
     """
     private_api.check()
     refuse(workload)
-    like_cuda = device == "meta" and workload.device == "cuda"
+    cuda = device == "meta" and workload.device == "cuda"
     place, chooser = Place(), attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
     with contextlib.ExitStack() as stack:
-        if device == "meta":
-            stack.enter_context(autocast_switch.installed(place))
-        if like_cuda:
-            stack.enter_context(cuda_like(chooser, workload))
+        if cuda:
+            stack.enter_context(likeness.like_cuda(place, chooser))
+            stack.enter_context(likeness.libraries(chooser, workload))
+        elif device == "meta":
+            stack.enter_context(likeness.like_cpu(place))
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
         progress("building the model")
         base = build_base(workload, device)
-        tracer = Tracer(Timeline(), place, workload.gpu if like_cuda else None, device)
+        tracer = Tracer(Timeline(), place, workload.gpu if cuda else None, device)
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)
         with tracer:

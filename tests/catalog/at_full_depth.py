@@ -19,8 +19,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     counts = {model.name: (built(model.config), counted(model)) for model in models()}
     wrong = {name: both for name, both in counts.items() if both[0] != both[1]}
-    for name, (real, counted) in wrong.items():
-        click.echo(f"{name}: {real:,} built, {counted or 0:,} counted")
+    for name, (real, mine) in wrong.items():
+        click.echo(f"{name}: {real:,} built, {mine or 0:,} counted")
     click.echo(f"{len(counts) - len(wrong)} of {len(counts)} counts exact")
     return len(wrong)
 

@@ -78,7 +78,7 @@ def test_an_unknown_model_names_the_nearest_and_the_remedy(text: str, near: str)
 
 
 def test_an_unknown_name_says_where_all_are_listed_and_what_else_there_is() -> None:
-    with pytest.raises(UnknownName, match="memcalc models lists them, or give a folder with config.json"):
+    with pytest.raises(UnknownName, match=r"memcalc models lists them, or give a folder with config\.json"):
         find_model("llama-3.1-9b")
 
 
@@ -106,7 +106,7 @@ def test_a_hub_id_of_the_catalog_and_a_folder_beside_us_are_never_fetched(
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_why_and_names_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="did you mean qwen/qwen3-8b.*the hub is out of reach"):
+    with pytest.raises(UnknownName, match=r"did you mean qwen/qwen3-8b.*the hub is out of reach"):
         find_model("Qwen/Qwen3-8C")
 
 

@@ -93,7 +93,7 @@ def test_offline_the_cache_answers(client: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_offline_without_a_cached_file_says_so(client: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    with pytest.raises(LookupError, match="HF_HUB_OFFLINE is set and its config.json is not in the cache"):
+    with pytest.raises(LookupError, match=r"HF_HUB_OFFLINE is set and its config\.json is not in the cache"):
         config_file("mine/open")
 
 
@@ -105,9 +105,7 @@ def test_a_token_opens_a_private_model(client: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_gated_model_says_what_to_accept(client: Path) -> None:
-    with pytest.raises(
-        BadFile, match="mine/gated: gated: accept its terms on huggingface.co/mine/gated and set HF_TOKEN"
-    ):
+    with pytest.raises(BadFile, match=r"gated: accept its terms on huggingface\.co/mine/gated and set HF_TOKEN"):
         config_file("mine/gated")
 
 
@@ -147,7 +145,7 @@ def test_a_hub_that_never_answers_is_given_up(client: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(hub, "_fetched", forever)
     monkeypatch.setattr(hub, "ALL_WITHIN", 0.1)
-    with pytest.raises(LookupError, match="did not answer within 0.1 seconds"):
+    with pytest.raises(LookupError, match=r"did not answer within 0\.1 seconds"):
         config_file("mine/open")
 
 

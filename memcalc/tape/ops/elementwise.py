@@ -40,12 +40,26 @@ def mul(x: Tensor, y: Tensor) -> Tensor:
 
 
 def scale(x: Tensor, op: str = "mul") -> Tensor:
-    """x times (or divided by) a number. Saves: nothing. Backward allocates: one block."""
+    """x times a number. Saves: nothing. Backward allocates: one block."""
 
     def backward(g: Array) -> list[Array]:
         return [like(g, op)]
 
     return record(like(x.data, op), (x,), backward)
+
+
+def divided(x: Tensor, by: Array) -> Tensor:
+    """x / by, a count without a gradient. Saves: the count. Backward allocates: one block."""
+    kept = save(by) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = like(g, "div")
+        del held
+        return [gradient]
+
+    return record(like(x.data, "div"), (x,), backward)
 
 
 def shift(x: Tensor) -> Tensor:
@@ -62,6 +76,15 @@ def added_in_place(x: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         return [g]
+
+    return record(x.data, (x,), backward)
+
+
+def scaled_in_place(x: Tensor) -> Tensor:
+    """x *= a number. Allocates: nothing. Backward allocates: one block."""
+
+    def backward(g: Array) -> list[Array]:
+        return [like(g, "mul")]
 
     return record(x.data, (x,), backward)
 

@@ -19,7 +19,8 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     x_low, w_low = lower(x), lower(w)  # new names: the caller's call keeps x itself alive
     if bias is None:
         return _mm(x_low, w_low)
-    out = _addmm(_flattened(x_low), w_low, lower(bias))
+    bias_low = lower(bias)  # before x is flattened: backward, its cast runs last
+    out = _addmm(_flattened(x_low), w_low, bias_low)
     return unsafe_view(out, (*x.shape[:-1], w.shape[0])) if len(x.shape) != 2 else out
 
 

@@ -1,0 +1,63 @@
+"""Everything that makes code on the meta device take the paths that it takes on a real one."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from memcalc import kernels
+from memcalc.tracing import attention, autocast_switch, flash_library, standins
+from memcalc.tracing.place import Place
+from memcalc.workload import Workload
+
+_FOREACH = "_get_foreach_kernels_supported_devices"
+_FUSED = "_get_fused_kernels_supported_devices"
+_ASKED_IN = ("torch.utils._foreach_utils", "torch.optim.optimizer")
+
+
+@contextlib.contextmanager
+def like_cpu(place: Place) -> Iterator[None]:
+    """Inside a `with` block: autocast may be asked about, fused optimizers run."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(autocast_switch.installed(place))
+        _patch(stack, {f"{module}.{_FUSED}": lambda: ["cuda", "cpu", "meta"] for module in _ASKED_IN})
+        yield
+
+
+@contextlib.contextmanager
+def like_cuda(place: Place, chooser: attention.Chooser) -> Iterator[None]:
+    """Inside a `with` block: as like_cpu, and CUDA's composites, attention kernels and foreach optimizers."""
+    with like_cpu(place), contextlib.ExitStack() as stack:
+        stack.enter_context(standins.installed(attention.composites(chooser)))
+        _patch(stack, {f"{module}.{_FOREACH}": lambda: ["cuda", "meta"] for module in _ASKED_IN})
+        yield
+
+
+@contextlib.contextmanager
+def libraries(chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
+    """Inside a `with` block: what a workload's libraries need beside it."""
+    with contextlib.ExitStack() as stack:
+        if chooser.pinned and not kernels.takes_gqa(chooser.pinned):  # the loop's author repeats K and V before the call
+            _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
+        if workload.quant != "none":
+            stack.enter_context(_fresh_quantization_maps())
+        if workload.attention == "flash":
+            stack.enter_context(flash_library.standing_in())
+        yield
+
+
+def _patch(stack: contextlib.ExitStack, answers: dict[str, Callable[..., Any]]) -> None:
+    for target, answer in answers.items():
+        stack.enter_context(mock.patch(target, answer))
+
+
+@contextlib.contextmanager
+def _fresh_quantization_maps() -> Iterator[None]:
+    """No 8-bit map inside a `with` block: bitsandbytes keeps it, so that only a process's first trace would make it."""
+    try:
+        import bitsandbytes.functional
+    except ImportError:  # said in one line where the layers are made
+        yield
+        return
+    with mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True):
+        yield
