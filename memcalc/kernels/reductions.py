@@ -1,7 +1,7 @@
 """Blocks inside kernels that sum over many rows or tensors in parts. Unverified on a GPU.
 
-Left out, each far below a MiB or of small models only: partial sums of a reduction split over blocks (Reduce.cuh), cub's
-own buffers for sorting and scanning, the partial sums of a layer norm over more than 65,536 narrow rows
+Left out, each far below a MiB or of small models only: partial sums of a reduction split over blocks (Reduce.cuh),
+cub's own buffers for sorting and scanning, the partial sums of a layer norm over more than 65,536 narrow rows
 (layer_norm_kernel.cu), the fused embedding kernel for vocabularies of a few hundred rows.
 """
 

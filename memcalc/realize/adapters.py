@@ -30,8 +30,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     from peft import get_peft_model
 
     peft_type = str(plain["peft_type"])
-    there = torch.device(device) if peft_type in _BY_TASK = ("MULTITASK_PROMPT_TUNING", "POLY")
-_MADE_ON_THE_DEVICE else contextlib.nullcontext()
+    there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
         with there:
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))

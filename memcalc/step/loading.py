@@ -100,7 +100,7 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
 
 
 def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: int = 0) -> Loaded:
-    """Phase "load". Fills the builder's parameters and weights; `depth`: the real model's, if not all layers are here."""
+    """Phase "load". Fills the builder's parameters and weights; `depth`: the real model's, if it is deeper."""
     timeline = tape.timeline
     timeline.phase("load")
     tape.category = "weights"
@@ -216,11 +216,16 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
 
 
 def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Tensor]:
-    """Give what trains a leaf of the graph; buffers never train."""
+    """Give what trains a leaf of the graph; buffers never train, nor adapters that were loaded to be used only.
+
+    Source: peft 0.21.2, tuners/tuners_utils.py, inject_adapter (inference_mode).
+    """
     trained: dict[str, Tensor] = {}
     for name in _parameter_order(model):
         declared = model.base.get(name)
         if name not in m.parameters:
+            continue
+        if declared is None and not w.training:
             continue
         if declared is not None and (declared.kind == "buffer" or not w.method.trains(name, model.targets)):
             continue

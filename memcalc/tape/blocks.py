@@ -168,12 +168,16 @@ def eager_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array |
 def sdpa_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
     """sdpa_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/sdpa_attention.py."""
     run = m.attention
-    times = q.shape[1] // k.shape[1]
-    if times > 1 and (mask is not None or run.pinned == "efficient"):  # that kernel takes no GQA
-        k = repeat_kv(k, times)
-        v = repeat_kv(v, times)
+    b, count, s, d = q.shape
+    kv_heads = k.shape[1]
+    if count > kv_heads and (mask is not None or run.pinned == "efficient"):  # that kernel takes no GQA
+        if s == 1:  # one query a head: the heads of a group become its queries
+            q = reshape(q, (b, kv_heads, count // kv_heads, d))
+        else:
+            k = repeat_kv(k, count // kv_heads)
+            v = repeat_kv(v, count // kv_heads)
     out = scaled_dot_product_attention(m, q, k, v, mask)
-    return contiguous(transpose(out, 1, 2))
+    return contiguous(transpose(reshape(out, (b, count, s, d)), 1, 2))
 
 
 def scaled_dot_product_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:

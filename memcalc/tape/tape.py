@@ -262,7 +262,7 @@ def like(array: Array, op: str, dtype: str = "", category: str = "") -> Array:
 
 
 def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
-    """Blocks that a CUDA kernel allocates for itself; they live as long as the caller keeps the list. None on the CPU."""
+    """Blocks that a CUDA kernel allocates for itself, alive as long as the caller keeps the list. None on the CPU."""
     return [Storage(nbytes, op, "workspace") for nbytes in sizes] if tape.workspace_bytes else []
 
 

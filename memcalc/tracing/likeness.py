@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import torch
+
 from memcalc import kernels
 from memcalc.tracing import attention, autocast_switch, flash_library, standins
 from memcalc.tracing.place import Place
@@ -41,6 +43,8 @@ def libraries(chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
         if workload.quant != "none":
             stack.enter_context(_fresh_quantization_maps())
+        if (workload.method.peft_config() or {}).get("peft_type") == "CPT":
+            stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -49,6 +53,20 @@ def libraries(chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
 def _patch(stack: contextlib.ExitStack, answers: dict[str, Callable[..., Any]]) -> None:
     for target, answer in answers.items():
         stack.enter_context(mock.patch(target, answer))
+
+
+def _every_row_projected(self: Any) -> Any:
+    """CPT's projection of its embedding, which leaves out rows that are still zero: none, after the first step.
+
+    Source: peft 0.21, tuners/cpt/model.py, CPTEmbedding.get_projection.
+    """
+    with torch.no_grad():
+        weights = self.delta_embedding.weight.clone()
+        norms = torch.norm(weights, p=2, dim=1)
+        rows = torch.ones_like(norms > 0)
+        epsilon = self.get_epsilon().to(weights.device)
+        weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
+        return weights
 
 
 @contextlib.contextmanager

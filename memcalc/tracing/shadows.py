@@ -1,4 +1,4 @@
-"""Values of small integer and boolean tensors, which have none on the meta device.
+"""Values of small tensors, of integers and booleans above all, which have none on the meta device.
 
 transformers asks its masks questions ("are they all ones?") and builds others depending on the answer.
 A shadow is the real CPU tensor beside such a meta tensor: every operator whose inputs all have one is
@@ -17,8 +17,17 @@ from memcalc.errors import NotModelled
 
 aten = torch.ops.aten
 
-_LARGEST = 2**23  # elements; nobody asks larger masks, they only feed attention
+LARGEST = 2**23  # elements; nobody asks larger masks in a step, they only feed attention
+LARGEST_LOADING = 2**28  # adapters that pick single weights look at masks of whole matrices
+_LARGEST_FLOATING = 2**16
 _FINITE = (aten.isnan.default, aten.isinf.default)  # of an unknown number: the run is a healthy one
+_OF_SHAPE = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_ones.default)
+SHAPED_BY_DATA = frozenset(
+    {
+        aten.nonzero.default, aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default,
+        aten.masked_select.default, aten.bincount.default, aten.repeat_interleave.Tensor,
+    }
+)  # fmt: skip
 
 
 def get(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -29,14 +38,16 @@ def get(tensor: torch.Tensor) -> torch.Tensor | None:
     return shadow
 
 
-def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """Give the results of an operator their values, where they follow from known ones."""
+def follow(func: Any, args: Any, kwargs: Any, out: Any, largest: int) -> None:
+    """Give the results of an operator their values, where they follow from known ones and are not too many."""
     outputs = [out] if isinstance(out, torch.Tensor) else out if isinstance(out, tuple | list) else []
-    wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o)]
+    wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, largest)]
     if not wanted:
         return
     if func in _FINITE and get(args[0]) is None:
         values: Any = torch.zeros(wanted[0].shape, dtype=torch.bool)
+    elif func in _OF_SHAPE and get(args[0]) is None:
+        values = func(torch.empty(args[0].shape, dtype=wanted[0].dtype), *_on_cpu(args[1:]), **_on_cpu(kwargs))
     elif tree_any(_unknown, (args, kwargs)):
         if func._schema.is_mutable:
             for output in wanted:
@@ -45,7 +56,7 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any) -> None:
     else:
         values = func(*_on_cpu(args), **_on_cpu(kwargs))
     for output, value in zip(outputs, [values] if isinstance(values, torch.Tensor) else values, strict=True):
-        if isinstance(output, torch.Tensor) and _wanted(output):
+        if isinstance(output, torch.Tensor) and _wanted(output, largest):
             output._memcalc_shadow = value  # type: ignore[attr-defined]
 
 
@@ -60,10 +71,30 @@ def answer(tensor: torch.Tensor) -> Any:
     return value.item()
 
 
-def _wanted(tensor: torch.Tensor) -> bool:
-    if tensor.device.type != "meta" or tensor.numel() > _LARGEST:
+def shaped_by_data(func: Any, args: Any, kwargs: Any) -> Any:
+    """Results of an operator whose shape depends on values: empty ones, with their values beside them.
+
+    Raises NotModelled where these are not known.
+    """
+    if tree_any(_unknown, (args, kwargs)):
+        name = func._schema.name.replace("aten::", "")
+        raise NotModelled(
+            f"the step's shapes depend on values ({name}), which there are none of without real data: "
+            "use profile, on --device cpu where there is no GPU"
+        )
+    return tree_map_only(torch.Tensor, _empty_with, func(*_on_cpu(args), **_on_cpu(kwargs)))
+
+
+def _empty_with(values: torch.Tensor) -> torch.Tensor:
+    empty = torch.empty_like(values, device="meta")
+    empty._memcalc_shadow = values  # type: ignore[attr-defined]
+    return empty
+
+
+def _wanted(tensor: torch.Tensor, largest: int) -> bool:
+    if tensor.device.type != "meta":
         return False
-    return not tensor.is_floating_point() or tensor.dim() == 0
+    return tensor.numel() <= (_LARGEST_FLOATING if tensor.is_floating_point() else largest)
 
 
 def _unknown(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: SLF001 - storages are known by their C++ address, operators by their schema
 
+import functools
 import weakref
 from functools import cache
 from typing import Any
@@ -23,6 +24,10 @@ _GEMMS = frozenset(
         aten.mv.default, aten.dot.default, aten._addmm_activation.default, aten._int_mm.default,
     }
 )  # fmt: skip
+_INDEXING = frozenset(
+    {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
+)
+_MASKS = (torch.bool, torch.uint8)
 _CONSTANTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # python numbers made tensors
 
 _is_composite = cache(is_composite)
@@ -65,11 +70,17 @@ class Tracer(TorchDispatchMode):
             self.ignore(args[0])
         self._follow(args, "tensor")  # made below any dispatch: torch.tensor(…), a user's own inputs
         takes_over = self._block_taken_over(func, args, kwargs)
+        if func in _INDEXING:
+            with self:  # CUDA's kernels look for a mask's true elements first
+                args = _without_masks(args)
         standin = self._standins.get(func)
         scratch = standin.scratch(*args, **kwargs) if standin is not None else standins.NOTHING
         op = func._schema.name.partition("::")[2]
         rows = [self.birth(nbytes, op, "workspace") for nbytes in scratch.before]
         run = standin.run if standin is not None and standin.run is not None else func
+        if func in shadows.SHAPED_BY_DATA and self.device == "meta":
+            run = functools.partial(shadows.shaped_by_data, func)
+            args, kwargs = (args, kwargs), {}
         out = run(*args, **kwargs)
         self._follow(out[::-1] if standin is not None and standin.last_output_first else out, op, takes_over)
         if func in _GEMMS or (standin is not None and standin.multiplies and scratch.before):
@@ -78,7 +89,8 @@ class Tracer(TorchDispatchMode):
         for row in rows:
             self.timeline.death(row)
         if run is func and self.device == "meta":
-            shadows.follow(func, args, kwargs, out)
+            largest = shadows.LARGEST_LOADING if self.place.stage == "load" else shadows.LARGEST
+            shadows.follow(func, args, kwargs, out, largest)
         return out
 
     def birth(self, nbytes: int, op: str, category: str | None = None) -> int:
@@ -160,6 +172,22 @@ class Tracer(TorchDispatchMode):
         if self.gpu is not None and thread not in self._threads_with_workspace:
             self._threads_with_workspace.add(thread)
             self.birth(cublas_workspace(self.gpu), "cublas workspace", "workspace")
+
+
+def _without_masks(args: Any) -> Any:
+    """The arguments of an indexing operator with the places of a mask's true elements in the mask's stead.
+
+    Source: PyTorch, aten/src/ATen/native/IndexingUtils.h, expandTensors.
+    """
+    if not any(isinstance(index, torch.Tensor) and index.dtype in _MASKS and index.is_meta for index in args[1]):
+        return args
+    indices: list[torch.Tensor | None] = []
+    for index in args[1]:
+        if isinstance(index, torch.Tensor) and index.dtype in _MASKS:
+            indices += index.nonzero().unbind(1)
+        else:
+            indices.append(index)
+    return args[0], indices, *args[2:]
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
