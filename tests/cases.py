@@ -277,7 +277,7 @@ def _cpu_without_its_numbers(case: Case) -> bool:
 
 def _bias_cast_in_inference(case: Case) -> bool:
     packed = _quantized(case) and label(case, "model").startswith(_BIASED)
-    return label(case, "mode") == "inference" and packed and "amp" in label(case, "precision")
+    return label(case, "mode") == "inference" and packed and (_raised(case) or "amp" in label(case, "precision"))
 
 
 def _raised(case: Case) -> bool:
@@ -296,6 +296,6 @@ UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
     "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
     "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
-    "bitsandbytes cannot cast a bias to autocast's dtype under inference_mode": _bias_cast_in_inference,
+    "bitsandbytes cannot cast a bias to its input's dtype under inference_mode": _bias_cast_in_inference,
     "--device cpu means fp32 or bf16 with eager attention": _cpu_without_its_numbers,
 }  # refused in the run, so that a Workload cannot know

@@ -25,7 +25,9 @@ def main(out: Path | None, wanted: str | None) -> None:
     for model in catalog():
         if wanted in {None, model.name}:
             if sys.stderr.isatty():
-                click.echo("\n" + summary(found))
+                click.echo(f"\r{model.name:<60}", nl=False, err=True)
+            found += counts(model)
+    click.echo("\n" + summary(found))
     if out is not None:
         out.parent.mkdir(exist_ok=True)
         out.write_text(page(found), encoding="utf-8")

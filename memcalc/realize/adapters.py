@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled
+from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -58,6 +59,8 @@ def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
         known = ", ".join(sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
         raise NotModelled(f"peft {peft.__version__} has no {peft_type}: it has {known}")
     cls = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    if peft_type == "XLORA":
+        _check_mixed(plain.get("adapters"))
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     given = {**plain, "task_type": "CAUSAL_LM", "inference_mode": not workload.training}
     given |= {key: value for key, value in _TEXTLESS.items() if key in plain}
@@ -65,6 +68,17 @@ def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
         return cls(**{key: value for key, value in given.items() if key in fields - {"peft_type", "auto_mapping"}})
     except (ValueError, TypeError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
+
+
+def _check_mixed(adapters: Any) -> None:
+    """X-LoRA mixes trained adapters that peft reads: folders of this machine, nothing is fetched."""
+    paths = list(adapters.values()) if isinstance(adapters, Mapping) else []
+    missing = [path for path in paths if not os.path.isdir(str(path))]
+    if not paths or missing:
+        raise InvalidWorkload(
+            'XLORA mixes adapters that are there: "adapters" must name folders with an adapter_config.json each, not '
+            f"{shown(missing[0] if missing else adapters)}"
+        )
 
 
 def _options(get_peft_model: Any, workload: Workload) -> dict[str, Any]:

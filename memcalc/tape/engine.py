@@ -59,7 +59,7 @@ def _run(roots: list[Input], gradients: list[Array | None]) -> None:
         if isinstance(node, Leaf):
             _accumulate(node)
             continue
-        outputs = [None] * len(node.inputs) if node.buffer is None else _call(node)
+        outputs: list[Array | None] = [None] * len(node.inputs) if node.buffer is None else _call(node)
         node.backward = None  # its saved arrays die here, before outputs are handed on
         _hand_on(node.inputs, outputs, ready, ties)
 

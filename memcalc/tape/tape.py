@@ -204,8 +204,10 @@ class Leaf:
         """
         if self.grad is not None:
             return
-        if gradient.strides != self.array.strides and not same_layout(gradient, self.array):
-            gradient = new(gradient.shape, gradient.dtype, "clone")
+        if gradient.strides != self.array.strides and not _obeys(gradient, self.array):
+            leaf = self.array
+            dense = is_dense(leaf.shape, leaf.strides)
+            gradient = like(leaf, "clone", gradient.dtype) if dense else new(leaf.shape, gradient.dtype, "clone")
         elif gradient.held:
             gradient = like(gradient, "clone")
         self.grad = gradient
@@ -332,6 +334,16 @@ def is_contiguous(shape: Shape, strides: Shape) -> bool:
                 return False
             step *= shape[dim]
     return True
+
+
+def _obeys(gradient: Array, leaf: Array) -> bool:
+    """The gradient layout contract: laid out as a dense leaf, in logical order where the leaf has gaps or overlaps.
+
+    Source: PyTorch 2.13, torch/csrc/autograd/utils/grad_layout_contract.h, obeys_layout_contract.
+    """
+    if is_dense(leaf.shape, leaf.strides):
+        return same_layout(gradient, leaf)
+    return is_contiguous(gradient.shape, gradient.strides)
 
 
 def same_layout(left: Array, right: Array) -> bool:

@@ -62,11 +62,13 @@ def record(workload: Workload, device: str = "meta", *, progress: Progress = sil
             model = _run(base, workload, device, Marks(tracer, progress))
         tracer.close()
         total, trainable = describing.counted(model)
+        with Tracer(Timeline(), place, None, device):  # prompts are computed once more to be saved
+            checkpoint_bytes = describing.checkpoint_bytes(model)
         return Recording(
             timeline=tracer.timeline,
             total_params=total,
             trainable_params=trainable,
-            checkpoint_bytes=describing.checkpoint_bytes(model),
+            checkpoint_bytes=checkpoint_bytes,
             attention_kernel=_kernel_taken(model, chooser),
             versions=describing.versions(),
         )

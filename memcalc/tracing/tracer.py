@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu, cublas_workspace
 from memcalc.timeline import Timeline
 from memcalc.tracing import shadows, standins
@@ -81,7 +82,10 @@ class Tracer(TorchDispatchMode):
         if func in shadows.SHAPED_BY_DATA and self.device == "meta":
             run = functools.partial(shadows.shaped_by_data, func)
             args, kwargs = (args, kwargs), {}
-        out = run(*args, **kwargs)
+        try:
+            out = run(*args, **kwargs)
+        except NotImplementedError as error:
+            raise NotModelled(_without_kernel(func, error)) from error
         self._follow(out[::-1] if standin is not None and standin.last_output_first else out, op, takes_over)
         if func in _GEMMS or (standin is not None and standin.multiplies and scratch.before):
             self._need_workspace()
@@ -172,6 +176,16 @@ class Tracer(TorchDispatchMode):
         if self.gpu is not None and thread not in self._threads_with_workspace:
             self._threads_with_workspace.add(thread)
             self.birth(cublas_workspace(self.gpu), "cublas workspace", "workspace")
+
+
+def _without_kernel(func: Any, error: NotImplementedError) -> str:
+    """Why an operator does not run on meta, in one line: it has no kernel there, or it asks for values."""
+    reading = "no data" in str(error)
+    why = "reads the values of a tensor" if reading else "has no meta kernel"
+    return (
+        f"the step uses {func._schema.name}, which {why}: memcalc profile runs it with real tensors, "
+        "on --device cpu where there is no GPU"
+    )
 
 
 def _without_masks(args: Any) -> Any:
