@@ -46,8 +46,7 @@ _PROJECTIONS = ["q_proj", "v_proj"]
 _NORMS = {"llama": "input_layernorm", "qwen2": "input_layernorm", "bloom": "input_layernorm"}
 _VIRTUAL = {"num_virtual_tokens": 4}
 _WITHOUT_TARGETS = frozenset(
-    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING CARTRIDGE CPT ADAPTION_PROMPT LN_TUNING "
-    "TRAINABLE_TOKENS SHADOW XLORA".split()
+    ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE", "CPT", "ADAPTION_PROMPT", "LN_TUNING", "TRAINABLE_TOKENS", "SHADOW", "XLORA"]
 )
 _REFUSED_BY_TRACE = ("ADAMSS", "FROD", "SHIRA")  # build with real tensors only, in minutes
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -116,4 +116,3 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
         elif key not in _INFORMATIVE and value and not (key == "init_lora_weights" and value in _PLAIN_INITS):
             return None
     return {name: value for name, value in own.items() if value is not None}
-

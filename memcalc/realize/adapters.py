@@ -25,7 +25,9 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     plain = workload.method.peft_config()
     if plain is None:
         if workload.method_name != "full":
-            raise NotModelled(f"--method {workload.method_name} is none of peft's: trace and profile cannot build it yet")
+            raise NotModelled(
+                f"--method {workload.method_name} is none of peft's: trace and profile cannot build it yet"
+            )
         return model
     config = _config(plain, workload)
     from peft import get_peft_model

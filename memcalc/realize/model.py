@@ -26,10 +26,7 @@ def build(workload: Workload, device: str) -> nn.Module:
 
     config = _config(AutoConfig, workload.model.config)
     config.use_cache = workload.use_cache
-    options = {
-        dtype_keyword: DTYPES[workload.dtype],
-        "attn_implementation": _implementation(workload),
-    }
+    options = {dtype_keyword: DTYPES[workload.dtype], "attn_implementation": _implementation(workload)}
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, **options)
     model.tie_weights()

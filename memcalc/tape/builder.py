@@ -10,11 +10,12 @@ from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protoco
 
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.loss import embedding
 from memcalc.tape.ops.norm import layer_norm
 from memcalc.tape.prelude import Batch, Cache, Output
-from memcalc.tape.tape import Array, Leaf, Shape, Tensor, new, tape
+from memcalc.tape.tape import Array, Leaf, Tensor, new, tape
 
 P = ParamSpec("P")
 R = TypeVar("R")

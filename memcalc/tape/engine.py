@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
-from memcalc.tape.tape import Array, Input, Leaf, Node, Tensor, contiguous_strides, is_dense, like, new, tape
+from memcalc.tape.layouts import contiguous_strides, is_dense
+from memcalc.tape.tape import Array, Input, Leaf, Node, Tensor, like, new, tape
 
 Ready = list[tuple[float, int, Node | Leaf]]
 

@@ -19,7 +19,7 @@ from memcalc.kernels import cublas_workspace
 from memcalc.tape import engine
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.ops import elementwise, linear, loss, views
-from memcalc.tape.tape import Array, Leaf, Storage, Tensor, new, tape
+from memcalc.tape.tape import Leaf, Storage, Tensor, new, tape
 from memcalc.timeline import Timeline
 from memcalc.tracing.place import Place
 from memcalc.tracing.tracer import Tracer
@@ -71,7 +71,7 @@ def _folded_here(x: Tensor) -> Tensor:
 
 
 def _normal(x: torch.Tensor) -> torch.Tensor:
-    return F.softmax(x, -1, dtype=torch.float32)
+    return F.softmax(x.contiguous(), -1, dtype=torch.float32)
 
 
 OPS: Final[Mapping[str, tuple[int, Callable[..., Tensor], Callable[..., torch.Tensor]]]] = {
@@ -90,7 +90,7 @@ OPS: Final[Mapping[str, tuple[int, Callable[..., Tensor], Callable[..., torch.Te
     "folded": (1, _folded_here, lambda x: x.reshape(8, 4).view(SHAPE)),
     "row": (1, _row_here, _row),
     "halves": (2, _halves_here, _halves),
-    "softmax": (1, loss.softmax_fp32, _normal),
+    "softmax": (1, lambda x: loss.softmax_fp32(views.contiguous(x)), _normal),
     "bmm": (
         2, lambda x, y: linear.bmm(x, elementwise.cast(y, x.dtype)), lambda x, y: torch.bmm(x, y.to(x.dtype)),
     ),

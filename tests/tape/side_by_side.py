@@ -22,8 +22,9 @@ from memcalc.kernels import cublas_workspace
 from memcalc.tape import engine
 from memcalc.tape.autocast import autocast
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
+from memcalc.tape.layouts import Shape, dense_strides
 from memcalc.tape.ops import elementwise, views
-from memcalc.tape.tape import Array, Leaf, Node, Saved, Shape, Storage, Tensor, dense_strides, new, tape
+from memcalc.tape.tape import Array, Leaf, Node, Saved, Storage, Tensor, new, tape
 from memcalc.timeline import Timeline
 from memcalc.tracing import autocast_switch, standins
 from memcalc.tracing.attention import Chooser, composites

@@ -1,6 +1,9 @@
 from hypothesis import given, settings
+
 from tests.tape.programs import *
 from tests.tape.side_by_side import cuda_like
+
+
 def test_random():
     @settings(max_examples=200, deadline=None)
     @given(programs())

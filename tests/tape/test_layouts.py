@@ -10,22 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memcalc.tape import engine
+from memcalc.tape.layouts import Shape, contiguous_strides, dense_strides, is_contiguous, is_dense
 from memcalc.tape.ops.elementwise import broadcast
 from memcalc.tape.ops.views import reshape_array, view_strides
-from memcalc.tape.tape import (
-    Array,
-    Shape,
-    Storage,
-    Tape,
-    contiguous_strides,
-    dense_strides,
-    is_contiguous,
-    is_dense,
-    like,
-    new,
-    same_layout,
-    tape,
-)
+from memcalc.tape.tape import Array, Storage, Tape, like, new, same_layout, tape
 from memcalc.timeline import Timeline
 from tests.strategies import shapes, views
 

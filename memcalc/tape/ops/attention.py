@@ -10,21 +10,9 @@ from typing import Protocol
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
+from memcalc.tape.layouts import Shape, is_contiguous
 from memcalc.tape.ops.views import narrow, pad_last
-from memcalc.tape.tape import (
-    Array,
-    Saved,
-    Shape,
-    Storage,
-    Tensor,
-    is_contiguous,
-    like,
-    new,
-    record,
-    save,
-    scratch,
-    wants,
-)
+from memcalc.tape.tape import Array, Saved, Storage, Tensor, like, new, record, save, scratch, wants
 
 
 class Chooser(Protocol):

@@ -8,7 +8,8 @@ torch/csrc/autograd/FunctionsManual.cpp; of layouts: aten/src/ATen/TensorIterato
 from functools import lru_cache
 
 from memcalc.formats import promote
-from memcalc.tape.tape import Array, Shape, Tensor, like, new, record, save, wants
+from memcalc.tape.layouts import Shape
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from math import prod
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import embedding_backward_scratch, safe_softmax_scratch, softmax_backward_scratch
 from memcalc.tape.autocast import upper
+from memcalc.tape.layouts import is_contiguous
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Tensor, is_contiguous, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
 
 
 def embedding(ids: Array, w: Tensor) -> Tensor:

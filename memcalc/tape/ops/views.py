@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from memcalc.tape.tape import Array, Shape, Tensor, contiguous_strides, is_contiguous, like, new, record
+from memcalc.tape.layouts import Shape, contiguous_strides, is_contiguous
+from memcalc.tape.tape import Array, Tensor, like, new, record
 
 
 def view(x: Tensor, shape: Shape) -> Tensor:

@@ -1,6 +1,6 @@
 """Lookup, softmax and the cross-entropy's parts against torch on meta."""
 
-# ruff: noqa: SLF001 - aten's operators have such names
+
 
 from typing import Final
 
