@@ -20,7 +20,8 @@ from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
-from memcalc.step.loading import FOUR_BIT, Architecture, Loaded, declare, load
+from memcalc.step.declaring import Architecture, declare
+from memcalc.step.loading import FOUR_BIT, Loaded, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder

@@ -10,7 +10,7 @@ from memcalc.catalog.fields import Fields
 from memcalc.catalog.find import DEFAULT_GPU, Model, find_gpu
 from memcalc.catalog.parameters import total_parameters
 from memcalc.methods.base import Method
-from memcalc.step.loading import declare
+from memcalc.step.declaring import declare
 from memcalc.tape.blocks import Attention
 
 

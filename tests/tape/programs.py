@@ -70,8 +70,14 @@ def _folded_here(x: Tensor) -> Tensor:
     return views.view(views.reshape(x, (8, 4)), SHAPE)
 
 
+def _normal_here(x: Tensor) -> Tensor:
+    scores = views.contiguous(x)
+    return loss.softmax_fp32(scores)
+
+
 def _normal(x: torch.Tensor) -> torch.Tensor:
-    return F.softmax(x.contiguous(), -1, dtype=torch.float32)
+    scores = x.contiguous()
+    return F.softmax(scores, -1, dtype=torch.float32)
 
 
 OPS: Final[Mapping[str, tuple[int, Callable[..., Tensor], Callable[..., torch.Tensor]]]] = {
@@ -90,7 +96,7 @@ OPS: Final[Mapping[str, tuple[int, Callable[..., Tensor], Callable[..., torch.Te
     "folded": (1, _folded_here, lambda x: x.reshape(8, 4).view(SHAPE)),
     "row": (1, _row_here, _row),
     "halves": (2, _halves_here, _halves),
-    "softmax": (1, lambda x: loss.softmax_fp32(views.contiguous(x)), _normal),
+    "softmax": (1, _normal_here, _normal),
     "bmm": (
         2, lambda x, y: linear.bmm(x, elementwise.cast(y, x.dtype)), lambda x, y: torch.bmm(x, y.to(x.dtype)),
     ),
