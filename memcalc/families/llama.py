@@ -1,15 +1,22 @@
-"""Llama. Source: transformers 5.24.0, models/llama/modeling_llama.py."""
+"""Llama, and the parts in which the families that follow it differ.
+
+Source: transformers 5.24.0, models/llama/modeling_llama.py.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from memcalc.families.config import Config, read_llama_like
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
-from memcalc.tape.ops.elementwise import add
+from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import heads
-from memcalc.tape.prelude import Batch, Cache, Output, causal_mask, positions
+from memcalc.tape.prelude import Batch, Cache, Output, causal_masks, positions
 from memcalc.tape.tape import Array, Tensor
 
 MODULES = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
 LAYER_MODULES = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
+NORMED_ATTENTION = tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"))
 LAYERS = "model.layers"
 HEAD = "lm_head"
 LEARNED_POSITIONS = False
@@ -18,53 +25,126 @@ ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 read = read_llama_like
 
 
-def forward(m: Builder, batch: Batch, c: Config) -> Output:
-    """LlamaForCausalLM: (b, s) -> logits (b, s, vocab)."""
-    hidden, cache = m.call("model", model, batch, c)
-    return m.causal_lm(hidden, HEAD, c.vocab, "model.embed_tokens.weight" if c.tied else "", batch, cache)
+class Given(NamedTuple):
+    """What a layer is given beside its input."""
+
+    mask: Array | None
+    places: Array
+    cache: Cache | None
+    cos: Tensor
+    sin: Tensor
 
 
-def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
-    """LlamaModel: (b, s) -> (b, s, hidden)."""
-    embeds = m.embedding(batch.ids, "embed_tokens", c.vocab, c.hidden)
-    cache = m.new_cache(c.sliding_window)
-    places = positions(batch.ids)
-    mask = causal_mask(
-        m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, window=c.sliding_window
-    )
-    hidden = embeds
-    cos, sin = m.call("rotary_emb", blocks.rotary, hidden.dtype, places, c.head_dim)
-    for decoder_layer in m.layers("layers", layer, held=batch.items):
-        hidden = decoder_layer(hidden, mask, places, cache, cos, sin, c)
-    return m.rms_norm(hidden, "norm"), cache
+def embed(m: Builder, ids: Array, c: Config) -> Tensor:
+    """nn.Embedding: (b, s) -> (b, s, hidden)."""
+    return m.embedding(ids, "embed_tokens", c.vocab, c.hidden)
 
 
-def layer(
-    m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, cos: Tensor, sin: Tensor, c: Config
-) -> Tensor:
-    """LlamaDecoderLayer: (b, s, hidden) -> (b, s, hidden)."""
+def turn_by(function: Callable[[Builder, str, Array, int], tuple[Tensor, Tensor]]) -> "Turn":
+    """A rotary embedding that all layers share."""
+
+    def turn(m: Builder, dtype: str, places: Array, c: Config) -> dict[int, tuple[Tensor, Tensor]]:
+        pair = m.call("rotary_emb", function, dtype, places, c.rotary_dim or c.head_dim)
+        return dict.fromkeys(c.masks, pair)
+
+    return turn
+
+
+def layer(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> Tensor:
+    """LlamaDecoderLayer: (b, s, hidden) -> (b, s, hidden). Norms that a family has not have no name."""
+    before_attention, after_attention, before_mlp, after_mlp = p.norms
     residual = x
-    hidden = m.rms_norm(x, "input_layernorm")
-    hidden, _weights = m.call(
-        "self_attn", attention, hidden, mask, places, cache, cos, sin, c
-    )  # kept until the layer returns
-    hidden = add(residual, hidden)
+    hidden = p.norm(m, x, before_attention) if before_attention else x
+    hidden, _weights = m.call("self_attn", p.attention, hidden, given, c, p)  # kept until the layer returns
+    if after_attention:
+        hidden = p.norm(m, hidden, after_attention)
+    hidden = p.join(m, residual, hidden, c)
     residual = hidden
-    hidden = m.rms_norm(hidden, "post_attention_layernorm")
-    hidden = m.call("mlp", blocks.gated_mlp, hidden, c.intermediate, c.mlp_bias)
-    return add(residual, hidden)
+    if before_mlp:
+        hidden = p.norm(m, hidden, before_mlp)
+    hidden = m.call("mlp", p.mlp, hidden, c)
+    if after_mlp:
+        hidden = p.norm(m, hidden, after_mlp)
+    return p.join(m, residual, hidden, c)
 
 
-def attention(
-    m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, cos: Tensor, sin: Tensor, c: Config
-) -> tuple[Tensor, Tensor | None]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> tuple[Tensor, Tensor | None]:
     """LlamaAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
+    q, k, v, *_held = p.project(m, x, c)
+    q, k = p.rotate(q, k, given.cos, given.sin)
+    if given.cache is not None:
+        k, v = given.cache.update(k, v)
+    out, weights = blocks.attention(m, q, k, v, given.mask, given.places, softcap=c.softcap)
+    out = m.linear(out, "o_proj", c.hidden, c.output_bias)
+    out = dropout(out, c.output_dropout if m.training else 0.0)
+    return out, weights
+
+
+def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:
+    """Queries, keys and values: (b, s, hidden) -> (b, heads, s, head_dim); then what attention keeps a name for."""
     q = heads(m.linear(x, "q_proj", c.heads * c.head_dim, c.attention_bias), c.head_dim)
     k = heads(m.linear(x, "k_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
     v = heads(m.linear(x, "v_proj", c.kv_heads * c.head_dim, c.attention_bias), c.head_dim)
-    q, k = blocks.apply_rotary(q, k, cos, sin)
-    if cache is not None:
-        k, v = cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, mask, places)
-    out = m.linear(out, "o_proj", c.hidden, c.output_bias)
-    return out, weights
+    return q, k, v
+
+
+def mlp(m: Builder, x: Tensor, c: Config) -> Tensor:
+    """LlamaMLP: (b, s, hidden) -> (b, s, hidden)."""
+    return blocks.gated_mlp(m, x, c.intermediate, c.mlp_bias, c.hidden_act)
+
+
+def join(m: Builder, residual: Tensor, x: Tensor, c: Config) -> Tensor:
+    """The residual connection."""
+    return add(residual, x)
+
+
+def rescale(c: Config) -> blocks.Steps:
+    """Steps that the logits go through: none."""
+    return ()
+
+
+Layer = Callable[[Builder, Tensor, Given, Config, "Parts"], Tensor]
+Attention = Callable[[Builder, Tensor, Given, Config, "Parts"], tuple[Tensor, Tensor | None]]
+Turn = Callable[[Builder, str, Array, Config], dict[int, tuple[Tensor, Tensor]]]
+
+
+class Parts(NamedTuple):
+    """What a family that follows Llama may write in its own way."""
+
+    embed: Callable[[Builder, Array, Config], Tensor] = embed
+    turn: Turn = turn_by(blocks.rotary)  # cosine and sine, by the layers' window
+    layer: Layer = layer
+    norm: Callable[[Builder, Tensor, str], Tensor] = Builder.rms_norm
+    norms: tuple[str, str, str, str] = ("input_layernorm", "", "post_attention_layernorm", "")
+    attention: Attention = attention
+    project: Callable[[Builder, Tensor, Config], tuple[Tensor, ...]] = project
+    rotate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = blocks.apply_rotary
+    mlp: Callable[[Builder, Tensor, Config], Tensor] = mlp
+    join: Callable[[Builder, Tensor, Tensor, Config], Tensor] = join
+    rescale: Callable[[Config], blocks.Steps] = rescale
+
+
+LLAMA = Parts()
+
+
+def forward(m: Builder, batch: Batch, c: Config, p: Parts = LLAMA) -> Output:
+    """LlamaForCausalLM: (b, s) -> logits (b, s, vocab)."""
+    hidden, cache = m.call("model", model, batch, c, p)
+    tied_to = "model.embed_tokens.weight" if c.tied else ""
+    return m.causal_lm(hidden, HEAD, c.vocab, tied_to, batch, cache, p.rescale(c))
+
+
+def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache | None]:
+    """LlamaModel: (b, s) -> (b, s, hidden)."""
+    embeds = p.embed(m, batch.ids, c)
+    cache = m.new_cache(c.windows)
+    places = positions(batch.ids)
+    masks = causal_masks(
+        m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, windows=c.masks
+    )
+    hidden = dropout(embeds, c.embedding_dropout if m.training else 0.0)
+    turned = p.turn(m, hidden.dtype, places, c)
+    for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=batch.items)):
+        window = c.window(index)
+        hidden = decoder_layer(hidden, Given(masks[window], places, cache, *turned[window]), c, p)
+    return p.norm(m, hidden, "norm"), cache

@@ -7,4 +7,4 @@ MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama
 ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
 
 read = read_llama_like
-forward = llama.forward  # the window is read from the config, and acts in the mask alone
+forward = llama.forward  # the window is read from the config, and acts in the masks alone

@@ -12,11 +12,29 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 
 # peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+_QUERY_VALUE = ("q_proj", "v_proj")
+_FUSED = ("query_key_value",)
 DEFAULT_TARGETS = {
-    "llama": ("q_proj", "v_proj"),
-    "mistral": ("q_proj", "v_proj"),
-    "qwen2": ("q_proj", "v_proj"),
-    "bloom": ("query_key_value",),
+    "bloom": _FUSED,
+    "falcon": _FUSED,
+    "gemma": _QUERY_VALUE,
+    "gemma2": _QUERY_VALUE,
+    "gemma3_text": _QUERY_VALUE,
+    "gpt2": ("c_attn",),
+    "gpt_bigcode": ("c_attn",),
+    "gpt_neox": _FUSED,
+    "llama": _QUERY_VALUE,
+    "mistral": _QUERY_VALUE,
+    "opt": _QUERY_VALUE,
+    "qwen2": _QUERY_VALUE,
+    "qwen3": _QUERY_VALUE,
+    # not in peft's table: the same layers by the names that these models have
+    "cohere": _QUERY_VALUE,
+    "glm4": _QUERY_VALUE,
+    "granite": _QUERY_VALUE,
+    "olmo2": _QUERY_VALUE,
+    "phi3": ("qkv_proj",),
+    "starcoder2": _QUERY_VALUE,
 }
 
 

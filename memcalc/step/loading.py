@@ -93,7 +93,7 @@ def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, de
             _place(m, name, declared, w.dtype)
     for name, declared in model.base.items():
         if declared.kind == "buffer":
-            _place(m, name, declared, declared.dtype)
+            _place(m, name, declared, declared.dtype or w.dtype)
 
 
 def _warm_up(model: Architecture, parameters: list[str], packed: set[str], w: Workload) -> None:
@@ -137,7 +137,7 @@ def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
         module = name.rpartition(".")[0]
         known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
         tied_head = declared.kind == "embedding" and f"{family.HEAD}.weight" not in model.base
-        if known or tied_head:
+        if (known or tied_head) and m.parameters[name].dtype != "bf16":
             _place(m, name, declared, "bf16")
 
 

@@ -3,10 +3,11 @@
 Source: transformers 5.24.0, models/llama/modeling_llama.py unless a block says otherwise.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memcalc.errors import NotModelled
+from memcalc.errors import NotModelled, shown
 from memcalc.kernels import Gpu
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
@@ -14,16 +15,22 @@ from memcalc.tape.ops.elementwise import (
     add,
     added_in_place,
     cast,
+    divide,
     divided,
     dropout,
+    gelu,
     mean,
     mul,
     neg,
+    power,
+    relu,
     rsqrt,
     scale,
     shift,
     silu,
     square,
+    sub,
+    tanh,
 )
 from memcalc.tape.ops.linear import bmm
 from memcalc.tape.ops.loss import log_softmax, nll_loss, safe_softmax, softmax_fp32
@@ -31,9 +38,12 @@ from memcalc.tape.ops.views import (
     cat,
     clone_contiguous,
     contiguous,
+    every_second,
     expand,
     narrow,
     reshape,
+    split,
+    stack_last,
     transpose,
     unsafe_view,
     view,
@@ -64,26 +74,101 @@ def rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
     return mul(weight, cast(x, hidden.dtype))
 
 
-def gated_mlp(m: "Builder", x: Tensor, intermediate: int, bias: bool) -> Tensor:
-    """LlamaMLP: down(silu(gate(x)) * up(x))."""
+def centred_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """GemmaRMSNorm: the weight is one more than its parameter, and applied in fp32.
+
+    Source: transformers 5.24.0, models/gemma/modeling_gemma.py.
+    """
+    output = _normed(cast(x, "fp32"))
+    output = mul(output, shift(cast(weight, "fp32")))
+    return cast(output, x.dtype)
+
+
+def wide_rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Olmo2RMSNorm: the weight is applied in fp32. Source: transformers 5.24.0, models/olmo2/modeling_olmo2.py."""
+    x = cast(hidden, "fp32")
+    variance = mean(square(x))
+    x = mul(x, rsqrt(shift(variance)))
+    return cast(mul(weight, x), hidden.dtype)
+
+
+def mean_free_norm(hidden: Tensor, weight: Tensor) -> Tensor:
+    """CohereLayerNorm: layer norm written out. Source: transformers 5.24.0, models/cohere/modeling_cohere.py."""
+    x = cast(hidden, "fp32")
+    average = mean(x)
+    variance = mean(square(sub(x, average)))
+    x = mul(sub(x, average), rsqrt(shift(variance)))
+    x = mul(cast(weight, "fp32"), x)
+    return cast(x, hidden.dtype)
+
+
+def _normed(x: Tensor) -> Tensor:
+    return mul(x, rsqrt(shift(mean(square(x)))))
+
+
+def gated_mlp(m: "Builder", x: Tensor, intermediate: int, bias: bool, act: str = "silu") -> Tensor:
+    """LlamaMLP: down(act(gate(x)) * up(x))."""
     hidden = x.shape[-1]
     return m.linear(
-        mul(silu(m.linear(x, "gate_proj", intermediate, bias)), m.linear(x, "up_proj", intermediate, bias)),
+        mul(activation(m.linear(x, "gate_proj", intermediate, bias), act), m.linear(x, "up_proj", intermediate, bias)),
         "down_proj",
         hidden,
         bias,
     )
 
 
-def rotary(m: "Builder", like_dtype: str, positions: Array, head_dim: int) -> tuple[Tensor, Tensor]:
-    """LlamaRotaryEmbedding: cos and sin (1, s, head_dim) for positions (1, s)."""
-    inv_freq = m.parameter("inv_freq", (head_dim // 2,), "buffer", "fp32")
-    m.parameter("original_inv_freq", (head_dim // 2,), "buffer", "fp32")
+def fused_gated_mlp(m: "Builder", x: Tensor, intermediate: int, act: str) -> Tensor:
+    """Phi3MLP: gate and up are the halves of one product. Source: transformers 5.24.0, models/phi3/modeling_phi3.py."""
+    hidden = x.shape[-1]
+    up = m.linear(x, "gate_up_proj", 2 * intermediate)
+    gate, up = split(up, (intermediate, intermediate), 2)
+    up = mul(up, activation(gate, act))
+    return m.linear(up, "down_proj", hidden)
+
+
+def activation(x: Tensor, name: str) -> Tensor:
+    """ACT2FN[name]. Source: transformers 5.24.0, activations.py. Raises NotModelled for a rare one."""
+    function = _ACTIVATIONS.get(name)
+    if function is None:
+        raise NotModelled(f"estimate does not write the activation {shown(name)}: memcalc trace runs the real one")
+    return function(x)
+
+
+def gelu_new(x: Tensor) -> Tensor:
+    """NewGELUActivation: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    return mul(scale(x), shift(tanh(scale(add(x, scale(power(x)))))))
+
+
+def gelu_fast(x: Tensor) -> Tensor:
+    """FastGELUActivation: 0.5 x (1 + tanh(x * 0.7978845608 (1 + 0.044715 x x)))."""
+    return mul(scale(x), shift(tanh(mul(scale(x), shift(mul(scale(x), x))))))
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "gelu_pytorch_tanh": gelu,
+    "gelu_new": gelu_new,
+    "gelu_fast": gelu_fast,
+    "relu": relu,
+}
+
+
+def rotary(
+    m: "Builder", like_dtype: str, positions: Array, head_dim: int, kind: str = "", *, paired: bool = False
+) -> tuple[Tensor, Tensor]:
+    """LlamaRotaryEmbedding: cos and sin (1, s, head_dim) for positions (1, s).
+
+    `kind` is in the buffers' names where there are several; `paired`: neighbours are turned, not halves.
+    """
+    inv_freq = m.parameter(f"{kind}inv_freq", (head_dim // 2,), "buffer", "fp32")
+    m.parameter(f"{kind}original_inv_freq", (head_dim // 2,), "buffer", "fp32")
     s = positions.shape[-1]
     as_float = Tensor(new((1, s, 1), "fp32", "to"))
     freqs = mul(as_float, inv_freq)
     del as_float
-    emb = cat(freqs, freqs, 2)
+    emb = _each_twice(freqs) if paired else cat(freqs, freqs, 2)
     cos = scale(_function(emb, "cos"))
     sin = scale(_function(emb, "sin"))
     return cast(cos, like_dtype), cast(sin, like_dtype)
@@ -94,12 +179,62 @@ def _function(x: Tensor, op: str) -> Tensor:
     return Tensor(new(x.shape, x.dtype, op))
 
 
-def apply_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def paired_rotary(m: "Builder", like_dtype: str, positions: Array, head_dim: int) -> tuple[Tensor, Tensor]:
+    """CohereRotaryEmbedding: each frequency twice, one beside the other."""
+    return rotary(m, like_dtype, positions, head_dim, paired=True)
+
+
+def _each_twice(x: Tensor) -> Tensor:
+    """repeat_interleave(2) over the last dim of a tensor without gradient."""
+    return Tensor(new((*x.shape[:-1], 2 * x.shape[-1]), x.dtype, "repeat_interleave"))
+
+
+def apply_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, paired: bool = False) -> tuple[Tensor, Tensor]:
     """apply_rotary_pos_emb on q, k (b, heads, s, head_dim)."""
     cos, sin = _per_head(cos), _per_head(sin)
-    q_embed = add(mul(q, cos), mul(rotate_half(q), sin))
-    k_embed = add(mul(k, cos), mul(rotate_half(k), sin))
+    q_embed = _turned(q, cos, sin, paired)
+    k_embed = _turned(k, cos, sin, paired)
     return q_embed, k_embed
+
+
+def apply_partial_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The first entries of each head turned, the rest passed on: query, then key.
+
+    Source: transformers 5.24.0, models/phi3/modeling_phi3.py, apply_rotary_pos_emb.
+    """
+    cos, sin = _per_head(cos), _per_head(sin)
+    q_rot, q_pass = _parted(q, cos.shape[-1])
+    k_rot, k_pass = _parted(k, cos.shape[-1])
+    q_embed = cat(_turned(q_rot, cos, sin), q_pass, 3)
+    k_embed = cat(_turned(k_rot, cos, sin), k_pass, 3)
+    return q_embed, k_embed
+
+
+def apply_neox_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, paired: bool = False) -> tuple[Tensor, Tensor]:
+    """The first entries of each head turned, of query and key, then joined to the rest.
+
+    Source: transformers 5.24.0, models/{gpt_neox,glm4}/modeling_*.py, apply_rotary_pos_emb.
+    """
+    cos, sin = _per_head(cos), _per_head(sin)
+    if paired:
+        cos = _each_twice(narrow(cos, 3, cos.shape[-1] // 2))
+        sin = _each_twice(narrow(sin, 3, sin.shape[-1] // 2))
+    q_rot, q_pass = _parted(q, cos.shape[-1])
+    k_rot, k_pass = _parted(k, cos.shape[-1])
+    q_embed = _turned(q_rot, cos, sin, paired)
+    k_embed = _turned(k_rot, cos, sin, paired)
+    q_embed = cat(q_embed, q_pass, 3)
+    k_embed = cat(k_embed, k_pass, 3)
+    return q_embed, k_embed
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, paired: bool = False) -> Tensor:
+    return add(mul(x, cos), mul((rotate_pairs if paired else rotate_half)(x), sin))
+
+
+def _parted(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The first `dim` entries of the last dim, and the rest."""
+    return narrow(x, 3, dim), narrow(x, 3, x.shape[-1] - dim)
 
 
 def _per_head(x: Tensor) -> Tensor:
@@ -113,8 +248,15 @@ def rotate_half(x: Tensor) -> Tensor:
     return cat(neg(x2), x1, 3)
 
 
+def rotate_pairs(x: Tensor) -> Tensor:
+    """rotate_half where neighbours are turned. Source: transformers 5.24.0, models/cohere/modeling_cohere.py."""
+    x1 = every_second(x)
+    x2 = every_second(x)
+    return view(stack_last(neg(x2), x1), x.shape)
+
+
 def attention(
-    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None, *, softcap: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """What ALL_ATTENTION_FUNCTIONS picks: q (b, heads, s, d), k and v (b, kv_heads, s, d) -> (b, s, heads * d).
 
@@ -125,7 +267,7 @@ def attention(
     if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
         return Tensor(new((b, s, count * d), q.dtype, "attention")), None
     if m.attention.implementation == "eager":
-        out, weights = eager_attention(m, q, k, v, mask)
+        out, weights = eager_attention(m, q, k, v, mask, softcap=softcap)
     elif m.attention.implementation == "sdpa":
         out = sdpa_attention(m, q, k, v, mask)
     else:
@@ -150,12 +292,17 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     return unsafe_view(bmm(*folded), (b, h, p, r))
 
 
-def eager_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> tuple[Tensor, Tensor]:
-    """eager_attention_forward: scores written out."""
+def eager_attention(
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, softcap: bool = False
+) -> tuple[Tensor, Tensor]:
+    """eager_attention_forward: scores written out, and squeezed between two bounds with `softcap`."""
     times = q.shape[1] // k.shape[1]
     k_states = repeat_kv(k, times)
     v_states = repeat_kv(v, times)
     weights = scale(matmul(q, transpose(k_states, 2, 3)))
+    if softcap:
+        for step in SOFTCAP:
+            weights = step(weights)
     if mask is not None:
         weights = add(weights, Tensor(mask))
     weights = cast(softmax_fp32(weights), q.dtype)
@@ -165,12 +312,16 @@ def eager_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array |
     return out, weights
 
 
+Steps = Sequence[Callable[[Tensor], Tensor]]  # what a tensor goes through under one name
+SOFTCAP: Steps = (divide, tanh, scale)
+
+
 def sdpa_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
     """sdpa_attention_forward: (b, s, heads, d). Source: transformers 5.24.0, integrations/sdpa_attention.py."""
     run = m.attention
     b, count, s, d = q.shape
     kv_heads = k.shape[1]
-    if count > kv_heads and (mask is not None or run.pinned == "efficient"):  # that kernel takes no GQA
+    if count > kv_heads and (mask is not None or d > 256 or run.pinned == "efficient"):  # that kernel takes no GQA
         if s == 1:  # one query a head: the heads of a group become its queries
             q = reshape(q, (b, kv_heads, count // kv_heads, d))
         else:
@@ -245,7 +396,9 @@ def _interleaved(x: Tensor, heads: int) -> Tensor:
     return view(repeated, (b, heads, s, d))
 
 
-def flash_attention_2(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array) -> Tensor:
+def flash_attention_2(
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None
+) -> Tensor:
     """flash_attention_forward: (b, s, heads, d); fp32 inputs are cast down first.
 
     Source: transformers 5.24.0, integrations/flash_attention.py, modeling_flash_attention_utils.py.
@@ -256,7 +409,7 @@ def flash_attention_2(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array
         )
     by_position = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
     q_half, k_half, v_half = (cast(x, m.attention.flash_dtype) if q.dtype == "fp32" else x for x in by_position)
-    if q.shape[0] == 1 and places.shape[1] > 1:
+    if q.shape[0] == 1 and places is not None and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
     return fused.flash_library(m.attention, q_half, k_half, v_half)
 

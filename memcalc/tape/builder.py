@@ -5,12 +5,13 @@ then the loading phase creates them in the real model's order, and every later r
 So a parameter is described in one place: where the forward uses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.layouts import Shape
+from memcalc.tape.ops.elementwise import cast, mul
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.loss import embedding
 from memcalc.tape.ops.norm import layer_norm
@@ -146,9 +147,9 @@ class Builder:
             found = self.parameters[full] = Tensor(new(shape, "fp32", full))
         return found
 
-    def new_cache(self, window: int = 0) -> Cache | None:
-        """DynamicCache(), where the run fills one: the model's output keeps it."""
-        return Cache(window) if self.use_cache and not self.declaring else None
+    def new_cache(self, windows: tuple[int, ...] = ()) -> Cache | None:
+        """DynamicCache(), where the run fills one: the model's output keeps it. `windows`: keys kept by each layer."""
+        return Cache(windows) if self.use_cache and not self.declaring else None
 
     # ---- modules ---------------------------------------------------------------------------------
     def linear(self, x: Tensor, name: str, d_out: int, bias: bool = False) -> Tensor:
@@ -166,18 +167,24 @@ class Builder:
         weight = self.parameter(f"{name}.weight", (d_out, d_in), "linear")
         return Plain(weight, self.parameter(f"{name}.bias", (d_out,), "bias") if bias else None)
 
-    def embedding(self, ids: Array, name: str, rows: int, width: int) -> Tensor:
-        """Token embeddings: ids (b, s) -> (b, s, width)."""
+    def embedding(self, ids: Array, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
+        """Token embeddings: ids (b, s) -> (b, s, width); `scaled` by a factor that the module keeps as a buffer."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        out = embedding(ids, self.parameter(f"{name}.weight", (rows, width), "embedding"))
+        weight = self.parameter(f"{name}.weight", (rows, width), "embedding")
+        out = embedding(ids, weight)
+        if scaled:
+            out = mul(out, cast(self.parameter(f"{name}.embed_scale", (), "buffer"), weight.dtype))
         if self.inputs_require_grad and out.node is None and tape.grad:
             out = Tensor(out.data, Leaf(out.data, "activations"))
         tape.scope = outer
         return out
 
-    def rms_norm(self, x: Tensor, name: str) -> Tensor:
+    def rms_norm(
+        self, x: Tensor, name: str, norm: Callable[[Tensor, Tensor], Tensor] = blocks.rms_norm, shape: Shape = ()
+    ) -> Tensor:
+        """A norm of one weight, the last dim's or of a `shape` of its own."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        out = blocks.rms_norm(x, self.parameter(f"{name}.weight", (x.shape[-1],), "norm"))
+        out = norm(x, self.parameter(f"{name}.weight", shape or (x.shape[-1],), "norm"))
         tape.scope = outer
         return out
 
@@ -190,17 +197,27 @@ class Builder:
         return out
 
     def causal_lm(
-        self, hidden: Tensor, name: str, vocab: int, tied_to: str, batch: Batch, cache: Cache | None
+        self,
+        hidden: Tensor,
+        name: str,
+        vocab: int,
+        tied_to: str,
+        batch: Batch,
+        cache: Cache | None,
+        rescale: Iterable[Callable[[Tensor], Tensor]] = (),
     ) -> Output:
         """The head and the loss: hidden (b, s, hidden) -> logits (b, s, vocab); `tied_to` names the embedding or is "".
 
-        The hidden states are a local of the model's forward: they live until the loss is computed.
+        The hidden states are a local of the model's forward: they live until the loss is computed. `rescale` are
+        steps that the model puts the logits through first.
         """
         if tied_to:
             self.weights[name] = Plain(self.parameters[tied_to])
         logits = self.linear(hidden, name, vocab)
         logits.data.settle("logits_loss")
         outer, tape.category = tape.category, "logits_loss"
+        for step in rescale:
+            logits = step(logits)
         loss = None if batch.labels is None else blocks.causal_lm_loss(logits, batch.labels, batch.items)
         tape.category = outer
         return Output(loss, logits, cache)

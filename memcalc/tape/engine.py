@@ -20,7 +20,7 @@ def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
     Gradients end up in the graph's leaves; its saved arrays die.
     """
     outer = tape.in_backward, tape.grad, tape.scope, tape.category
-    edges: list[Input] = [(x.node, x.index, x.shape, x.dtype) for x in roots if x.node is not None]
+    edges = [None if x.node is None else (x.node, x.index, x.shape, x.dtype) for x in roots]
     set_aside = _set_aside(edges) if tape.in_backward else []
     tape.in_backward, tape.grad = True, False
     for gradient in gradients:
@@ -49,7 +49,7 @@ def _set_aside(roots: Sequence[Input | None]) -> list[tuple[Node | Leaf, int, li
     return [(node, *kept) for node, kept in found.items() if kept[0] > 0]
 
 
-def _run(roots: list[Input], gradients: list[Array | None]) -> None:
+def _run(roots: Sequence[Input | None], gradients: list[Array | None]) -> None:
     _count_edges(roots)
     ties = count()  # equal numbers (leaves) run in order of arrival
     ready: Ready = []

@@ -23,18 +23,17 @@ class Batch:
 class Cache:
     """DynamicCache: K and V of each layer, alive as long as the model's output."""
 
-    window: int = 0  # keys that a layer keeps; 0: all
-    kept: list[object] = field(default_factory=list)
+    windows: tuple[int, ...] = ()  # keys that each layer keeps (0: all); empty: all everywhere
+    kept: list[object] = field(default_factory=list)  # by layer
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """K and V copied behind nothing, and kept; a layer with a window has its size on the device too.
 
         Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
         """
-        if self.window:
-            self.kept.append(new((), "int64", "to"))
+        size = new((), "int64", "to") if self.windows and self.windows[len(self.kept)] else None
         joined = _joined(k), _joined(v)
-        self.kept.append(joined)
+        self.kept.append((size, joined))
         return joined
 
 
@@ -63,6 +62,15 @@ def positions(ids: Array, past: bool = True) -> Array:
     moved = new((s,), "int64", "add") if past else counted
     del counted
     return moved.view((1, s), (s, 1))
+
+
+def causal_masks(
+    implementation: str, dtype: str, batch: Batch, places: Array, *, cached: bool, windows: tuple[int, ...]
+) -> dict[int, Array | None]:
+    """One mask for each window, in their order."""
+    return {
+        window: causal_mask(implementation, dtype, batch, places, cached=cached, window=window) for window in windows
+    }
 
 
 def causal_mask(

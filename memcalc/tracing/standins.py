@@ -97,6 +97,7 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
+        found[aten._scaled_dot_product_cudnn_attention.default] = StandIn(run=_cudnn_attention)
         for scratches in (attention_scratch(gpu), flash_attn_scratch(gpu)):
             found.update({op: StandIn(scratch) for op, scratch in scratches.items()})
         if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
@@ -120,6 +121,14 @@ def _native_dropout(x: torch.Tensor, p: float, train: bool | None) -> tuple[torc
 
 def _native_dropout_backward(grad: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
     return torch.empty_like(grad)
+
+
+def _cudnn_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Any, lse: bool, *args: Any, **kw: Any
+) -> Any:
+    """meta makes a logsumexp always, CUDA where backward follows (aten/src/ATen/native/cudnn/MHA.cpp)."""
+    out, logsumexp, *rest = aten._scaled_dot_product_cudnn_attention.default(q, k, v, bias, lse, *args, **kw)
+    return out, logsumexp if lse else logsumexp.new_empty(0), *rest
 
 
 def _in_place(*args: Any) -> None:

@@ -8,6 +8,7 @@ torch/csrc/autograd/FunctionsManual.cpp; of layouts: aten/src/ATen/TensorIterato
 from functools import lru_cache
 
 from memcalc.formats import promote
+from memcalc.tape.autocast import upper
 from memcalc.tape.layouts import Shape
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
 
@@ -40,6 +41,16 @@ def mul(x: Tensor, y: Tensor) -> Tensor:
     return record(_combine(x.data, y.data, "mul"), (x, y), backward)
 
 
+def sub(x: Tensor, y: Tensor) -> Tensor:
+    """x - y. Allocates: the output. Saves: nothing. Backward allocates: the negative for y."""
+    negated = wants(y)
+
+    def backward(g: Array) -> list[Array | None]:
+        return [g, like(g, "neg") if negated else None]
+
+    return record(_combine(x.data, y.data, "sub"), (x, y), backward)
+
+
 def scale(x: Tensor, op: str = "mul") -> Tensor:
     """x times a number. Saves: nothing. Backward allocates: one block."""
 
@@ -61,6 +72,11 @@ def divided(x: Tensor, by: Array) -> Tensor:
         return [gradient]
 
     return record(like(x.data, "div"), (x,), backward)
+
+
+def divide(x: Tensor) -> Tensor:
+    """x divided by a number. Saves: nothing. Backward allocates: one block."""
+    return scale(x, "div")
 
 
 def shift(x: Tensor) -> Tensor:
@@ -121,6 +137,11 @@ def square(x: Tensor) -> Tensor:
     return record(like(x.data, "pow"), (x,), backward)
 
 
+def power(x: Tensor) -> Tensor:
+    """x to a power other than 1 and 2, computed in fp32 under autocast. Saves and backward: as `square`."""
+    return square(upper(x))
+
+
 def rsqrt(x: Tensor) -> Tensor:
     """1 / sqrt(x). Saves: the result. Backward allocates: -0.5 g, result.pow(3), their product."""
     out = like(x.data, "rsqrt")
@@ -145,6 +166,40 @@ def silu(x: Tensor) -> Tensor:
         return [_combine(g, held, "silu_backward")]
 
     return record(like(x.data, "silu"), (x,), backward)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU by its own kernel, exact or by tanh. Saves: x. Backward allocates: one block."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        return [_combine(g, held, "gelu_backward")]
+
+    return record(like(x.data, "gelu"), (x,), backward)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0). Saves: the result. Backward allocates: one block."""
+    return _saving_result(x, "relu", "threshold_backward")
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Saves: the result. Backward allocates: one block."""
+    return _saving_result(x, "tanh", "tanh_backward")
+
+
+def _saving_result(x: Tensor, op: str, back: str) -> Tensor:
+    out = like(x.data, op)
+    kept = save(out) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        return [_combine(g, held, back)]
+
+    return record(out, (x,), backward)
 
 
 def mean(x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from functools import lru_cache
 
+from memcalc.formats import promote
 from memcalc.tape.layouts import Shape, contiguous_strides, is_contiguous
-from memcalc.tape.tape import Array, Tensor, like, new, record
+from memcalc.tape.tape import Array, Tensor, like, new, node_of, record, tape
 
 
 def view(x: Tensor, shape: Shape) -> Tensor:
@@ -63,6 +64,12 @@ def heads(x: Tensor, head_dim: int) -> Tensor:
     return record(out, (x,), backward)
 
 
+def by_head(x: Tensor, head_dim: int) -> Tensor:
+    """(b, s, heads * head_dim) as (b, s, heads, head_dim)."""
+    b, s, width = x.shape
+    return view(x, (b, s, width // head_dim, head_dim))
+
+
 def expand(x: Tensor, shape: Shape) -> Tensor:
     """Dims of size 1 repeated without a copy. Backward: the engine sums the gradient."""
     strides = tuple(
@@ -100,18 +107,45 @@ def clone(x: Tensor) -> Tensor:
 
 
 def narrow(x: Tensor, dim: int, length: int) -> Tensor:
-    """`length` entries of one dim, as slicing gives them.
+    """`length` entries of one dim, as slicing gives them; all of them are an alias.
 
     Allocates: nothing. Backward allocates: a zeroed block of the full shape.
-    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, slice_backward.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, slice_backward; of the alias:
+    torch/csrc/autograd/python_variable_indexing.cpp, applySlicing.
     """
     full, dtype = x.shape, x.dtype
+    if length == full[dim]:
+        return view(x, full)
     shape = (*full[:dim], length, *full[dim + 1 :])
 
     def backward(g: Array) -> list[Array]:
         return [new(full, dtype, "slice_backward")]
 
     return record(x.data.view(shape, x.data.strides), (x,), backward)
+
+
+def every_second(x: Tensor) -> Tensor:
+    """Every second entry of the last dim: slicing with a step."""
+    full, dtype, strides = x.shape, x.dtype, x.data.strides
+    out = x.data.view((*full[:-1], full[-1] // 2), (*strides[:-1], 2 * strides[-1]))
+
+    def backward(g: Array) -> list[Array]:
+        return [new(full, dtype, "slice_backward")]
+
+    return record(out, (x,), backward)
+
+
+def stack_last(left: Tensor, right: Tensor) -> Tensor:
+    """Two tensors side by side in a new last dim. Allocates: the output, contiguous. Backward: two views.
+
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, stack_tensors_backward.
+    """
+    shape = left.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [g.view(shape, g.strides[:-1]) for _ in range(2)]
+
+    return record(new((*shape, 2), left.dtype, "stack"), (left, right), backward)
 
 
 def select(x: Tensor, dim: int) -> Tensor:
@@ -138,15 +172,40 @@ def pad_last(x: Tensor, width: int) -> Tensor:
     return record(new((*before[:-1], width), x.dtype, "pad"), (x,), backward)
 
 
+def split(x: Tensor, sizes: tuple[int, ...], dim: int) -> list[Tensor]:
+    """Parts of one dim, one after the other: views, from one node.
+
+    Allocates: nothing. Backward allocates: all their gradients joined; a part's zeros first, where it has none.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, split_with_sizes_backward.
+    """
+    full, dtype, strides = x.shape, x.dtype, x.data.strides
+    shapes = [(*full[:dim], size, *full[dim + 1 :]) for size in sizes]
+    parts = [x.data.view(shape, strides) for shape in shapes]
+    if x.node is None or not tape.grad:
+        return [Tensor(part) for part in parts]
+
+    def backward(*gradients: Array | None) -> list[Array]:
+        held = [new(shape, dtype, "zeros") if g is None else g for g, shape in zip(gradients, shapes, strict=True)]
+        joined = new(full, dtype, "cat")
+        del held
+        return [joined]
+
+    node = node_of((x,), backward, len(sizes))
+    return [Tensor(part, node, index) for index, part in enumerate(parts)]
+
+
 def cat(left: Tensor, right: Tensor, dim: int) -> Tensor:
-    """Two tensors one after the other along a dim. Allocates: the output, contiguous. Backward: two views."""
+    """Two tensors one after the other along a dim, of the wider dtype. Allocates: the output, contiguous.
+
+    Backward: two views.
+    """
     shapes = left.shape, right.shape
     shape = (*left.shape[:dim], left.shape[dim] + right.shape[dim], *left.shape[dim + 1 :])
 
     def backward(g: Array) -> list[Array]:
         return [g.view(part, g.strides) for part in shapes]
 
-    return record(new(shape, left.dtype, "cat"), (left, right), backward)
+    return record(new(shape, promote(left.dtype, right.dtype), "cat"), (left, right), backward)
 
 
 def swap(array: Array, first: int, second: int) -> Array:
