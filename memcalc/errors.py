@@ -30,7 +30,7 @@ class UnknownName(MemcalcError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], remedy: str = "") -> None:
-        nearest = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+        nearest = difflib.get_close_matches(name.lower(), list(dict.fromkeys(known)), n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         super().__init__(f"unknown {kind} {shown(name)}{hint}{'; ' if remedy else ''}{remedy}")
         self.nearest = nearest

@@ -144,7 +144,9 @@ DIMENSIONS: Final = (
         _trained,
     ),
     Dimension("loop", {"trainer": {"loop": "trainer"}, "plain": {"loop": "plain"}}, _trained),
-    Dimension("output", {f"keep-{end}": {"keep_logits": end} for end in ("none", "backward", "step", "next")}, _trained),
+    Dimension(
+        "output", {f"keep-{end}": {"keep_logits": end} for end in ("none", "backward", "step", "next")}, _trained
+    ),
     Dimension("zero_grad", {"to-none": {"zero_grad": "none"}, "to-zero": {"zero_grad": "zero"}}, _trained),
     Dimension("clip", {"clipped": {"clip": 1.0}, "unclipped": {"clip": None}}, _trained),
     Dimension("accumulation", {f"accum-{steps}": {"grad_accum": steps} for steps in (1, 2, 3)}, _trained),

@@ -22,7 +22,6 @@ from tests.producers import PRODUCERS
 Verdict = Literal["identical", "differs", "not run"]
 
 
-
 @dataclass(frozen=True)
 class Result:
     """One case, run by both tiers."""

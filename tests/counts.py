@@ -1,6 +1,6 @@
 """Parameter counts of estimate against transformers and peft on the meta device, over the catalog.
 
-    python -m tests.counts --out reports/counts.md      every model with every method; minutes
+python -m tests.counts --out reports/counts.md      every model with every method; minutes
 """
 
 import logging

@@ -33,7 +33,9 @@ def reason(row: Row, figure: Figure) -> Reason | None:
                 -_beside_the_logits(row),
             )
         case "peft", "peak reserved":
-            return Reason("the longest batch's length is not published: 684 tokens were inferred, 683 to 688 are likely (see the range)")
+            return Reason(
+                "the longest batch's length is not published: 684 tokens were inferred, 683 to 688 are likely (see the range)"
+            )
         case "fitcheck", "after loading" | "peak reserved" if row.workload.quant != "none":
             return Reason(
                 "slack of the loading history: two processes that loaded the same weights differ by 2 MiB themselves, "

@@ -1,7 +1,7 @@
 """Every published measurement that estimate can express, against its prediction.
 
-    python -m tests.published --out reports/published.md            estimate's figures
-    python -m tests.published --trace --out reports/published.md    and trace's, which takes minutes
+python -m tests.published --out reports/published.md            estimate's figures
+python -m tests.published --trace --out reports/published.md    and trace's, which takes minutes
 """
 
 import logging

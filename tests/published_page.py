@@ -56,7 +56,10 @@ def _sections(found: list[Predicted], options: str) -> Iterator[str]:
         mine = [each for each in found if each.row.source == source]
         yield from ("", f"## {source}", "")
         yield from _table([each for each in mine if not isinstance(each.estimate, str)])
-        yield from ("", *(f"- not written: `{each.row.id}`: {each.estimate}" for each in mine if isinstance(each.estimate, str)))
+        yield from (
+            "",
+            *(f"- not written: `{each.row.id}`: {each.estimate}" for each in mine if isinstance(each.estimate, str)),
+        )
         yield from _ranges(mine)
     yield from ("", f"## Errors above {EXPLAINED_ABOVE:.1%}, explained")
     for each in found:
@@ -66,7 +69,17 @@ def _sections(found: list[Predicted], options: str) -> Iterator[str]:
 
 def _table(found: list[Predicted]) -> Iterator[str]:
     traced = any(each.trace is not None for each in found)
-    heads = ["row", "figure", "measured", "estimate", "error", "", "bar", "within", *(["trace", "stream"] if traced else [])]
+    heads = [
+        "row",
+        "figure",
+        "measured",
+        "estimate",
+        "error",
+        "",
+        "bar",
+        "within",
+        *(["trace", "stream"] if traced else []),
+    ]
     yield "| " + " | ".join(heads) + " |"
     yield "|---|---|---:|---:|---:|---:|---:|---|" + "---:|---|" * traced
     for each in found:
@@ -86,7 +99,9 @@ def _trace_cells(each: Predicted, place: int) -> list[str]:
         return [str(each.trace), ""]
     stream = ""
     if place == 0:
-        difference = first_difference(each.estimate.recording.timeline, each.trace.recording.timeline, ("estimate", "trace"))
+        difference = first_difference(
+            each.estimate.recording.timeline, each.trace.recording.timeline, ("estimate", "trace")
+        )
         stream = "identical" if difference is None else difference.summary.replace("|", "¦")
     return [f"{each.trace.figures()[place].predicted:,}", stream]
 

@@ -1,7 +1,7 @@
 """Whether estimate's stream of births and deaths is trace's, block by block, over the case space.
 
-    python -m tests.streams --random 100 --out reports/streams.md     every pair of values, and random cases
-    python -m tests.streams --only "qwen2 lora ckpt fp16"             one case, with the births around its difference
+python -m tests.streams --random 100 --out reports/streams.md     every pair of values, and random cases
+python -m tests.streams --only "qwen2 lora ckpt fp16"             one case, with the births around its difference
 """
 
 import logging

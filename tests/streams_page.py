@@ -98,8 +98,13 @@ def _not_run(state: Run, results: list[Result]) -> Iterator[str]:
     for why, found in reasons.items():
         yield f"- {len(found)} × {why} (`{cases.name(found[0].case)}`)"
     assert state.cover is not None
-    for kind, found_pairs in (("refused as workloads", state.cover.impossible), ("only where trace refuses", state.cover.given_up)):
-        yield f"- Pairs {kind}: " + (", ".join(sorted(f"{one[1]} + {other[1]}" for one, other in found_pairs)) or "none")
+    for kind, found_pairs in (
+        ("refused as workloads", state.cover.impossible),
+        ("only where trace refuses", state.cover.given_up),
+    ):
+        yield f"- Pairs {kind}: " + (
+            ", ".join(sorted(f"{one[1]} + {other[1]}" for one, other in found_pairs)) or "none"
+        )
 
 
 def _by_dimension(results: list[Result]) -> Iterator[str]:
@@ -111,7 +116,13 @@ def _by_dimension(results: list[Result]) -> Iterator[str]:
 
 
 def _all_cases(results: Iterable[Result]) -> Iterator[str]:
-    yield from ("", "## Every case", "", "Levels in bytes as estimate / trace where they differ; categories at the peak, of trace.", "")
+    yield from (
+        "",
+        "## Every case",
+        "",
+        "Levels in bytes as estimate / trace where they differ; categories at the peak, of trace.",
+        "",
+    )
     heads = ("case", "identical", "births", "live", "allocated", "reserved", *CATEGORIES)
     yield "| " + " | ".join(heads) + " |"
     yield "|---|---|" + "---:|" * (len(heads) - 2)
