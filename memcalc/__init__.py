@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memcalc.workload import Workload
 
 __version__ = "0.1.0"
-__all__ = ["Footprint", "Workload", "__version__", "estimate", "profile"]
+__all__ = ["Footprint", "Workload", "__version__", "estimate", "profile", "trace"]
 
 _LAZY = {"Footprint": "memcalc.footprint", "Workload": "memcalc.workload"}
 
@@ -31,6 +31,25 @@ def estimate(model: "str | Workload", method: str = "lora", *, top: int = 0, **o
 
     workload = model if isinstance(model, Workload) else Workload.of(model, method, **options)
     return estimating.estimate(workload, top=top)
+
+
+def trace(model: "str | Workload", method: str = "lora", *, top: int = 0, **options: Any) -> "Footprint":
+    """What the real step needs, run on meta tensors with the installed transformers and peft: no GPU.
+
+    Arguments as in `estimate`; `peft_config` (a file's path, or the config itself) may stand in place of `method`.
+    Raises MissingPackage, NotModelled, InvalidWorkload or UnknownName, RunFailed where the step itself fails.
+    """
+    from memcalc.importers import peft
+    from memcalc.tracing import record
+    from memcalc.workload import Workload
+
+    if isinstance(model, Workload):
+        workload = model
+    elif (config := options.pop("peft_config", None)) is not None:
+        workload = peft.workload(model, config, **options)
+    else:
+        workload = Workload.of(model, method, **options)
+    return record.trace(workload, top=top)
 
 
 def profile(

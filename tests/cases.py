@@ -228,76 +228,9 @@ def drawn(source: random.Random) -> Case:
 
 
 def possible(case: Case) -> bool:
-    """Whether a case is a workload that trace can run, as far as that is known beforehand."""
-    if any(refused(case) for refused in UNTRACEABLE.values()):
-        return False
+    """Whether a case is a workload at all."""
     try:
         workload(case)
     except InvalidWorkload:
         return False
     return True
-
-
-def _attention_of_bloom(case: Case) -> bool:
-    return label(case, "model").startswith("bloom") and label(case, "attention") not in {"auto", "eager"}
-
-
-def _flash_over_padding(case: Case) -> bool:
-    return label(case, "attention") == "flash" and label(case, "mask") == "padded"
-
-
-def _flash_over_fp32(case: Case) -> bool:
-    return label(case, "attention") == "sdpa-flash" and _raised(case) and "amp" not in label(case, "precision")
-
-
-def _flash_over_window(case: Case) -> bool:
-    longer = label(case, "length") not in {"len-1", "len-8"} or label(case, "history") in _LONGER_THAN_WINDOW
-    return label(case, "attention") == "sdpa-flash" and label(case, "model") == "mistral-window" and longer
-
-
-def _efficient_over_odd_heads(case: Case) -> bool:
-    half = label(case, "precision") != "fp32"
-    return label(case, "attention") == "efficient" and label(case, "model") in _ODD_HEADS and half
-
-
-def _efficient_bf16_on_turing(case: Case) -> bool:
-    bf16 = "bf16" in label(case, "precision")
-    return label(case, "attention") == "efficient" and label(case, "gpu") == "t4" and bf16
-
-
-def _scaled_half_gradients(case: Case) -> bool:
-    biases = label(case, "model").startswith(_BIASED)  # bitsandbytes halves those that were raised
-    trained_biases = biases and label(case, "adapter") in {"bias-all", "bias-lora-only"}
-    half = label(case, "method") == "full" or label(case, "adapter") == "adapter-as-base" or trained_biases
-    return label(case, "precision") == "amp-fp16-over-fp16" and half
-
-
-def _cpu_without_its_numbers(case: Case) -> bool:
-    plain = label(case, "precision") in {"fp32", "bf16"} and label(case, "attention") in {"auto", "eager"}
-    return label(case, "device") == "cpu" and (_quantized(case) or not plain)
-
-
-def _bias_cast_in_inference(case: Case) -> bool:
-    packed = _quantized(case) and label(case, "model").startswith(_BIASED)
-    return label(case, "mode") == "inference" and packed and (_raised(case) or "amp" in label(case, "precision"))
-
-
-def _raised(case: Case) -> bool:
-    """Whether k-bit preparation makes fp32 of all that is not packed."""
-    return _quantized(case) and not label(case, "quantization").endswith("raw")
-
-
-_LONGER_THAN_WINDOW: Final = {"after-short-empty", "after-longer"}
-_BIASED: Final = ("bloom", "qwen2", "llama-gqa-biases")
-_ODD_HEADS: Final = {"llama-gqa-biases", "mistral-window"}  # 12 and 20: no multiples of 8
-UNTRACEABLE: Final[Mapping[str, Callable[[Case], bool]]] = {
-    "transformers' BLOOM has eager attention only": _attention_of_bloom,
-    "trace has no flash-attn library over padded rows": _flash_over_padding,
-    "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
-    "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
-    "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
-    "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
-    "GradScaler refuses to unscale fp16 gradients": _scaled_half_gradients,
-    "bitsandbytes cannot cast a bias to its input's dtype under inference_mode": _bias_cast_in_inference,
-    "--device cpu means fp32 or bf16 with eager attention": _cpu_without_its_numbers,
-}  # refused in the run, so that a Workload cannot know

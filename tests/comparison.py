@@ -18,6 +18,7 @@ from tests import cases
 from tests.cases import DIMENSIONS, Case
 from tests.covering import Cover
 from tests.producers import PRODUCERS
+from tests.untraceable import possible
 
 Verdict = Literal["identical", "differs", "not run"]
 
@@ -96,10 +97,10 @@ def _besides(mine: Footprint, theirs: Footprint) -> Iterator[str]:
             yield f"{category} at the peak: {ours:,} B, trace {real:,} B"
 
 
-def run(seed: int, random_cases: int) -> Iterator[Run]:
-    """The pairwise cover, then random cases of `seed`; the state after each case."""
-    cover = Cover([list(dimension.values) for dimension in DIMENSIONS], cases.possible, cases.settled)
-    state = Run(seed, cover=cover)
+def run(state: Run, random_cases: int) -> Iterator[None]:
+    """The pairwise cover, then random cases of the run's seed; a pause after each."""
+    cover = Cover([list(dimension.values) for dimension in DIMENSIONS], possible, cases.settled)
+    state.cover = cover
     while (case := cover.draw()) is not None:
         result = compare(case)
         state.covered.append(result)
@@ -107,13 +108,13 @@ def run(seed: int, random_cases: int) -> Iterator[Run]:
             cover.refused()
         else:
             cover.ran(case)
-        yield state
-    source = random.Random(seed)
+        yield
+    source = random.Random(state.seed)
     while sum(result.verdict != "not run" for result in state.drawn) < random_cases:
         case = cases.drawn(source)
-        if cases.possible(case):
+        if possible(case):
             state.drawn.append(compare(case))
-            yield state
+            yield
         else:
             state.refused += 1
 

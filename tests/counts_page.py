@@ -20,7 +20,7 @@ def page(found: list[Count]) -> str:
 def _lines(found: list[Count]) -> Iterator[str]:
     yield "# Parameter counts: estimate against transformers and peft"
     yield ""
-    yield "Made by `python -m tests.counts`: the real model on the meta device, counted by peft's get_nb_trainable_parameters."
+    yield "Made by `python -m tests.counts`: the real model on meta, counted by peft's get_nb_trainable_parameters."
     yield ""
     yield summary(found)
     yield ""

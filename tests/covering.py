@@ -91,7 +91,7 @@ class Cover:
         while better:
             better = False
             self.random.shuffle(order)
-            for axis, value in [(axis, value) for axis in order for value in self.axes[axis]]:
+            for axis, value in [(turn, value) for turn in order for value in self.axes[turn]]:
                 tried = [*labels[:axis], value, *labels[axis + 1 :]]
                 gain = self._gain(tuple(tried))
                 if gain > best and self.possible(tuple(tried)):

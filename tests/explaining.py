@@ -1,8 +1,9 @@
-"""Why a prediction is off a published figure: what the measured run did that a workload of today's versions does not."""
+"""Why a prediction is off a published figure: what the measured run did that today's versions do not."""
 
 from dataclasses import dataclass
 
-from memcalc.families.config import read_llama_like
+from memcalc import families
+from memcalc.families.config import Config
 from tests.figures import Figure, Row
 
 EXPLAINED_ABOVE = 0.003  # a figure that is further off has to be explained
@@ -21,8 +22,8 @@ def reason(row: Row, figure: Figure) -> Reason | None:
     match row.source, figure.name:
         case "vramcalc", "peak allocated" if row.workload.training and not row.workload.checkpointing:
             return Reason(
-                "transformers 4.57 without a KV cache builds a block mask, so that attention runs the efficient kernel: "
-                "each layer keeps K and V repeated to all heads and an additive mask; today's runs flash without either",
+                "transformers 4.57 without a KV cache builds a block mask, so attention runs the efficient kernel and "
+                "each layer keeps K and V repeated to all heads and an additive mask; today flash runs, with neither",
                 -_efficient_instead_of_flash(row),
             )
         case "fms", "peak allocated":
@@ -34,7 +35,7 @@ def reason(row: Row, figure: Figure) -> Reason | None:
             )
         case "peft", "peak reserved":
             return Reason(
-                "the longest batch's length is not published: 684 tokens were inferred, 683 to 688 are likely (see the range)"
+                "the longest batch's length is not published: 684 tokens were inferred, 683 to 688 fit (see the range)"
             )
         case "fitcheck", "after loading" | "peak reserved" if row.workload.quant != "none":
             return Reason(
@@ -51,7 +52,7 @@ def reason(row: Row, figure: Figure) -> Reason | None:
 
 def _efficient_instead_of_flash(row: Row) -> int:
     """K and V repeated to all heads, less those that are not, and an additive mask, all in bf16, per layer."""
-    w, c = row.workload, read_llama_like(row.workload.model)
+    w, c = row.workload, _config(row)
     repeated = 2 * w.batch * (c.heads - c.kv_heads) * w.seq_len * c.head_dim * 2
     mask = w.batch * w.seq_len * w.seq_len * 2
     return c.layers * (repeated + mask)
@@ -59,6 +60,11 @@ def _efficient_instead_of_flash(row: Row) -> int:
 
 def _beside_the_logits(row: Row) -> int:
     """The last hidden state; from transformers 4.48 on the logits before they are raised to fp32; all in bf16."""
-    w, c = row.workload, read_llama_like(row.workload.model)
+    w, c = row.workload, _config(row)
     major, minor = (int(part) for part in row.versions["transformers"].split(".")[:2])
     return w.batch * w.seq_len * (c.hidden + (c.vocab if (major, minor) >= (4, 48) else 0)) * 2
+
+
+def _config(row: Row) -> Config:
+    model = row.workload.model
+    return families.find(model.config["model_type"]).read(model)

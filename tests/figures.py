@@ -88,17 +88,17 @@ def predicted(row: Row, tier: str = "estimate") -> Prediction | str:
 def _measured(measured: Mapping[str, Any], footprint: Footprint) -> Iterator[tuple[str, int, int]]:
     """Name, measured and predicted, of every number that both have."""
     phases = {phase.name: phase for phase in footprint.phases}
-    last = footprint.phases[-1].allocated_end
-    pairs: list[tuple[str, Any, Any]] = [
+    by_phase = [(f"phase: {p['name']}", p["allocated_peak"], p["name"]) for p in measured.get("phases", ())]
+    pairs: list[tuple[str, int | None, int | None]] = [
         ("peak allocated", measured.get("peak_allocated"), footprint.peak_allocated),
-        *((f"phase: {p['name']}", p["allocated_peak"], phases[p["name"]].allocated_peak) for p in measured.get("phases", ())),
+        *((name, real, phases[phase].allocated_peak) for name, real, phase in by_phase),
         ("peak reserved", measured.get("peak_reserved"), footprint.peak_reserved),
         ("after loading", measured.get("after_load_allocated"), phases["load"].allocated_end),
-        ("after training", measured.get("end_allocated"), last),
+        ("after training", measured.get("end_allocated"), footprint.phases[-1].allocated_end),
         ("total parameters", measured.get("total_params"), footprint.total_params),
         ("trainable parameters", measured.get("trainable_params"), footprint.trainable_params),
         ("saved file", measured.get("checkpoint_bytes"), footprint.checkpoint_bytes),
-    ]  # fmt: skip
+    ]
     for name, real, said in pairs:
         if real is not None and said is not None:
             yield name, real, said

@@ -1,19 +1,14 @@
 """The report on published measurements: every figure, and the blocks behind those that are off."""
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from memcalc.allocator import replay
 from memcalc.comparing import first_difference
-from memcalc.timeline import Timeline
 from memcalc.units import gib
 from tests.explaining import EXPLAINED_ABOVE, Reason, reason
 from tests.figures import Figure, Prediction, Row
 from tests.histories import other_histories
-
-_LARGEST = 8  # groups of blocks shown at a peak
+from tests.peaks import blocks_at_peak
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ def page(found: list[Predicted], options: str) -> str:
 def _sections(found: list[Predicted], options: str) -> Iterator[str]:
     yield "# Published measurements against predictions"
     yield ""
-    yield f"Made by `python -m tests.published {options}--out reports/published.md` from profiles/published. An error is the"
-    yield "prediction less the measurement; a bar is the largest one that this project allows itself there. Bytes."
+    yield f"Made by `python -m tests.published {options}--out reports/published.md` from profiles/published. Bytes."
+    yield "An error is the prediction less the measurement, a bar the largest error that this project allows itself."
     yield ""
     yield summary(found)
     for source in dict.fromkeys(each.row.source for each in found):
@@ -130,33 +125,10 @@ def _explained(row: Row, prediction: Prediction) -> Iterator[str]:
         yield _reason_line(why, off) if why else "No reason known."
         phase = figure.name.removeprefix("phase: ") if figure.name.startswith("phase: ") else None
         yield from ("", "Largest blocks at that peak of the prediction:", "")
-        yield from _blocks_at_peak(prediction.recording.timeline, phase)
+        yield from blocks_at_peak(prediction.recording.timeline, phase)
 
 
 def _reason_line(why: Reason, off: int) -> str:
     if why.nbytes is None:
         return why.text
     return f"{why.text}: {why.nbytes:+,} B, which leaves {off - why.nbytes:+,} B."
-
-
-def _blocks_at_peak(timeline: Timeline, phase: str | None) -> Iterator[str]:
-    """Blocks alive at the peak, or at a phase's, one line for those of one label in all layers."""
-    sizes = replay(timeline).sizes
-    groups: dict[tuple[str, str, int], int] = defaultdict(int)
-    for row in timeline.alive_at(_event_of_peak(timeline, sizes, phase) + 1):
-        groups[timeline.categories[row], re.sub(r"\.\d+\.", ".*.", timeline.label(row)), sizes[row]] += 1
-    for (category, label, size), count in sorted(groups.items(), key=lambda item: -item[0][2] * item[1])[:_LARGEST]:
-        yield f"- {gib(size * count)}: {count} × {size:,} B, {category}, {label}"
-
-
-def _event_of_peak(timeline: Timeline, sizes: list[int], phase: str | None) -> int:
-    level = peak = at = 0
-    marks = [mark for mark in timeline.marks if mark.kind == "phase"]
-    current, upcoming = "", 0
-    for number, event in enumerate(timeline.events):
-        while upcoming < len(marks) and marks[upcoming].at <= number:
-            current, upcoming = marks[upcoming].name, upcoming + 1
-        level += sizes[event] if event >= 0 else -sizes[~event]
-        if level > peak and (current == phase if phase else current != "history"):
-            peak, at = level, number
-    return at

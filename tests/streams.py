@@ -30,7 +30,7 @@ def main(random_cases: int, seed: int | None, out: Path | None, only: str | None
     if only is not None:
         sys.exit(_one(only))
     state = Run(secrets.randbelow(10**6) if seed is None else seed)
-    for state in run(state.seed, random_cases):
+    for _ in run(state, random_cases):
         _progress(state)
     click.echo("\n" + summary(state))
     if out is not None:

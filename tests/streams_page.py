@@ -7,6 +7,7 @@ from memcalc.timeline import CATEGORIES
 from tests import cases
 from tests.cases import DIMENSIONS
 from tests.comparison import Result, Run, cause
+from tests.untraceable import REASONS
 
 _EXAMPLES = 3  # cases named under one cause
 _CONTEXT = 11  # births shown around a difference, a third of what the comparer gives
@@ -16,18 +17,17 @@ def summary(state: Run) -> str:
     """The figures that say it all, in a few lines."""
     results = state.results()
     count = Counter(result.verdict for result in results)
-    assert state.cover is not None
+    births = sum(result.births for result in results)
     cover = state.cover
+    assert cover is not None
     covered = cover.total - len(cover.impossible) - len(cover.given_up)
-    return "\n".join(
-        (
-            f"{count['identical']} of {count['identical'] + count['differs']} streams identical, block by block "
-            f"({sum(result.births for result in results):,} births).",
-            f"Pairs of values: {covered:,} of {cover.total:,} covered by {len(state.covered)} cases; "
-            f"{len(cover.impossible)} are refused as workloads, {len(cover.given_up)} only occurred where trace refuses.",
-            f"Random: {len(state.drawn)} cases of seed {state.seed}; {state.refused} further draws were no workload.",
-            f"Not run: {count['not run']} cases that trace refuses.",
-        )
+    same, compared = count["identical"], count["identical"] + count["differs"]
+    return (
+        f"- {same} of {compared} streams identical, block by block ({births:,} births).\n"
+        f"- Pairs of values: {covered:,} of {cover.total:,} covered by {len(state.covered)} cases; "
+        f"{len(cover.impossible)} cannot be, {len(cover.given_up)} only occurred where trace refuses.\n"
+        f"- Random: {len(state.drawn)} cases of seed {state.seed}; {state.refused} further draws cannot be.\n"
+        f"- Not run: {count['not run']} cases that trace refuses."
     )
 
 
@@ -40,11 +40,10 @@ def _sections(state: Run) -> Iterator[str]:
     results = state.results()
     yield "# Streams: estimate against trace"
     yield ""
-    yield f"Made by `python -m tests.streams --random {len(state.drawn)} --seed {state.seed}`. A case is identical when"
-    yield "births agree in order and bytes, and the same blocks die between any two of them. Tiny models; a case is named"
-    yield "by its labels in tests/cases.py that are not the plain ones: " + ", ".join(
-        f"`{label}`" for label in cases.PLAIN[2:]
-    )
+    yield f"Made by `python -m tests.streams --random {len(state.drawn)} --seed {state.seed}`, over tiny models."
+    yield "A case is identical when births agree in order and bytes, and the same blocks die between any two of them."
+    yield "It is named by its labels (tests/cases.py) that are not the plain ones:"
+    yield ", ".join(f"`{label}`" for label in cases.PLAIN[2:])
     yield ""
     yield summary(state)
     yield from _exceptions([result for result in results if result.verdict == "differs"])
@@ -91,20 +90,17 @@ def _besides(results: list[Result]) -> Iterator[str]:
 
 def _not_run(state: Run, results: list[Result]) -> Iterator[str]:
     yield from ("", "## Not run", "")
-    yield from (f"- Left out of the case space: {why}" for why in cases.UNTRACEABLE)
+    yield from (f"- Left out of the case space: {why}" for why in REASONS)
     reasons: dict[str, list[Result]] = {}
     for result in results:
         reasons.setdefault(result.why, []).append(result)
     for why, found in reasons.items():
         yield f"- {len(found)} × {why} (`{cases.name(found[0].case)}`)"
     assert state.cover is not None
-    for kind, found_pairs in (
-        ("refused as workloads", state.cover.impossible),
-        ("only where trace refuses", state.cover.given_up),
-    ):
-        yield f"- Pairs {kind}: " + (
-            ", ".join(sorted(f"{one[1]} + {other[1]}" for one, other in found_pairs)) or "none"
-        )
+    kinds = {"that cannot be": state.cover.impossible, "only where trace refuses": state.cover.given_up}
+    for kind, pairs in kinds.items():
+        names = sorted(f"{one} + {other}" for (_, one), (_, other) in pairs)
+        yield f"- Pairs {kind}: {', '.join(names) or 'none'}"
 
 
 def _by_dimension(results: list[Result]) -> Iterator[str]:

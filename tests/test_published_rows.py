@@ -9,7 +9,7 @@ from tests.figures import Prediction, Row, predicted, rows
 from tests.histories import other_histories
 
 ROWS = {row.id: row for row in rows()}
-UNWRITTEN = {"fms-0689", "fms-0869"}  # a GPTQ base; a granite model
+UNWRITTEN = {"fms-0689"}  # a GPTQ base
 EACH_ROW = pytest.mark.parametrize("name", ROWS)
 
 

@@ -62,14 +62,14 @@ def _eligible(value: Any) -> bool:
 
 
 def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor in another dtype; copies of weights that want a gradient are kept until autocast ends."""
+    """A tensor in another dtype; copies of leaves that want a gradient are kept until autocast ends."""
     if not _eligible(value) or value.dtype == dtype:
         return value
-    weight = value.is_leaf and not value._is_view() and isinstance(value, nn.Parameter)
-    kept = weight and value.requires_grad and value.dtype == torch.float32 and dtype == state.dtype
+    leaf = value.is_leaf and not value._is_view()  # a weight, or the input that a reentrant checkpoint has detached
+    kept = leaf and value.requires_grad and value.dtype == torch.float32 and dtype == state.dtype
     if kept and id(value) in state.cache:
         return state.cache[id(value)][1]
-    if weight and state.place is not None:
+    if leaf and isinstance(value, nn.Parameter) and state.place is not None:
         with state.place.category("workspace"):
             copy = value.to(dtype)
     else:

@@ -36,12 +36,10 @@ def like_cuda(place: Place, chooser: attention.Chooser) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def libraries(chooser: attention.Chooser, workload: Workload) -> Iterator[None]:
-    """Inside a `with` block: what a workload's libraries need beside it."""
+def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
+    """Inside a `with` block: what a workload's libraries need beside it; `pinned` is sdpa's one kernel."""
     with contextlib.ExitStack() as stack:
-        if chooser.pinned and not kernels.takes_gqa(
-            chooser.pinned
-        ):  # the loop's author repeats K and V before the call
+        if pinned and not kernels.takes_gqa(pinned):  # the loop's author repeats K and V before the call
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
         if workload.quant != "none":
             stack.enter_context(_fresh_quantization_maps())

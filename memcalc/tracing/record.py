@@ -48,9 +48,10 @@ def record(workload: Workload, device: str = "meta", *, progress: Progress = sil
     with contextlib.ExitStack() as stack:
         if cuda:
             stack.enter_context(likeness.like_cuda(place, chooser))
-            stack.enter_context(likeness.libraries(chooser, workload))
         elif device == "meta":
             stack.enter_context(likeness.like_cpu(place))
+        if device == "meta":
+            stack.enter_context(likeness.libraries(chooser.pinned, workload))
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
         progress("building the model")

@@ -1,10 +1,8 @@
 """The recorder: a dispatch mode that notes the birth and death of every storage."""
 
-# ruff: noqa: SLF001 - storages are known by their C++ address, operators by their schema
+# ruff: noqa: SLF001 - storages are known by their C++ address
 
-import functools
 import weakref
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,22 +12,11 @@ from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu, cublas_workspace
 from memcalc.timeline import Timeline
 from memcalc.tracing import shadows, standins
+from memcalc.tracing.operators import Operator, describe, is_dense, why_not, without_masks
 from memcalc.tracing.place import Place
-from memcalc.tracing.private_api import in_backward, is_composite, last_reference_counts, use_counts
+from memcalc.tracing.private_api import in_backward, last_reference_counts, use_counts
 
 aten = torch.ops.aten
-
-_GEMMS = frozenset(
-    {
-        aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.addmv.default,
-        aten.mv.default, aten.dot.default, aten._addmm_activation.default, aten._int_mm.default,
-    }
-)  # fmt: skip
-_INDEXING = frozenset({aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor})
-_MASKS = (torch.bool, torch.uint8)
-_CONSTANTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # python numbers made tensors
-
-_is_composite = cache(is_composite)
 
 
 class _Block:
@@ -56,43 +43,62 @@ class Tracer(TorchDispatchMode):
         self._closed = False
         self._last_reference = last_reference_counts()
         self._standins = standins.table(gpu)
+        self._operators: dict[Any, Operator] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is aten._local_scalar_dense.default:
             return shadows.answer(args[0])
-        composite = standins.COMPOSITES.get(func)
-        if composite is not None or _is_composite(func):
-            with self:  # reached undecomposed in inference mode only
-                return composite(*args, **kwargs) if composite is not None else func.decompose(*args, **kwargs)
-        if self.device == "cpu" and func in _CONSTANTS:
+        op = self._operators.get(func)
+        if op is None:
+            op = self._operators[func] = describe(func, self._standins.get(func))
+        if op.composite or func in standins.COMPOSITES:  # reached undecomposed in inference mode only
+            composite = standins.COMPOSITES.get(func, func.decompose)
+            with self:
+                return composite(*args, **kwargs)
+        if op.indexes:
+            with self:
+                args = without_masks(args)
+        if self.device == "meta":
+            return self._on_meta(func, op, args, kwargs)
+        if op.constant:
             self.ignore(args[0])
-        self._follow(args, "tensor")  # made below any dispatch: torch.tensor(…), a user's own inputs
-        takes_over = self._block_taken_over(func, args, kwargs)
-        if func in _INDEXING:
-            with self:  # CUDA's kernels look for a mask's true elements first
-                args = _without_masks(args)
-        standin = self._standins.get(func)
-        scratch = standin.scratch(*args, **kwargs) if standin is not None else standins.NOTHING
-        op = func._schema.name.partition("::")[2]
-        rows = [self.birth(nbytes, op, "workspace") for nbytes in scratch.before]
-        run = standin.run if standin is not None and standin.run is not None else func
-        if func in shadows.SHAPED_BY_DATA and self.device == "meta":
-            run = functools.partial(shadows.shaped_by_data, func)
-            args, kwargs = (args, kwargs), {}
-        try:
-            out = run(*args, **kwargs)
-        except NotImplementedError as error:
-            raise NotModelled(_without_kernel(func, error)) from error
-        self._follow(out[::-1] if standin is not None and standin.last_output_first else out, op, takes_over)
-        if func in _GEMMS or (standin is not None and standin.multiplies and scratch.before):
-            self._need_workspace()
-        rows += [self.birth(nbytes, op, "workspace") for nbytes in scratch.after]
-        for row in rows:
-            self.timeline.death(row)
-        if run is func and self.device == "meta":
+        return self._run(op, func, args, kwargs)
+
+    def _on_meta(self, func: Any, op: Operator, args: Any, kwargs: Any) -> Any:
+        if op.fills and not args[0].is_meta:
+            return args[0]
+        if op.shaped_by_data:
+            return self._run(op, lambda *a, **k: shadows.shaped_by_data(func, a, k), args, kwargs)
+        out = op.quick(*args, **kwargs) if op.quick is not None else None
+        if out is not None:
+            out = self._run(op, lambda *_, **__: out, args, kwargs)
+        else:
+            try:
+                out = self._run(op, op.standin.run or func, args, kwargs)
+            except NotImplementedError as error:
+                raise NotModelled(why_not(func, error)) from error
+        if op.standin.run is None:
             largest = shadows.LARGEST_LOADING if self.place.stage == "load" else shadows.LARGEST
             shadows.follow(func, args, kwargs, out, largest)
+        return out
+
+    def _run(self, op: Operator, run: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator between the blocks that it allocates for itself, and note the new storages."""
+        for value in args:  # made below any dispatch: torch.tensor(…), a user's own inputs
+            self._follow(value, "tensor")
+        takes_over = self._block_taken_over(args, kwargs) if op.adds else None
+        standin = op.standin
+        scratch = standin.scratch(*args, **kwargs)
+        rows = [self.birth(nbytes, op.name, "workspace") for nbytes in scratch.before]
+        out = run(*args, **kwargs)
+        if not op.views:
+            self._follow(out[::-1] if standin.last_output_first else out, op.name, takes_over)
+        if op.multiplies or (standin.multiplies and scratch.before):
+            self._need_workspace()
+        rows += [self.birth(nbytes, op.name, "workspace") for nbytes in scratch.after]
+        for row in rows:
+            self.timeline.death(row)
         return out
 
     def birth(self, nbytes: int, op: str, category: str | None = None) -> int:
@@ -120,19 +126,21 @@ class Tracer(TorchDispatchMode):
         self._closed = True
 
     def _follow(self, values: Any, op: str, takes_over: _Block | None = None) -> None:
-        """Note the new storages among an operator's results, in order."""
+        """Note the new storages among an operator's arguments or results, in order."""
         if isinstance(values, torch.Tensor):
-            self._follow_one(values, op, takes_over)
+            if values.device.type == self.device:
+                self._follow_one(values, op, takes_over)
         elif isinstance(values, tuple | list):
             for value in values:
                 self._follow(value, op, takes_over)
 
     def _follow_one(self, tensor: torch.Tensor, op: str, takes_over: _Block | None) -> None:
-        if tensor.device.type != self.device:
-            return
         storage = tensor.untyped_storage()
-        key, nbytes = storage._cdata, storage.nbytes()
-        if key in self._blocks or nbytes == 0:
+        key = storage._cdata
+        if key in self._blocks:
+            return
+        nbytes = storage.nbytes()
+        if nbytes == 0:
             return
         if takes_over is not None:
             takes_over.owners += 1
@@ -148,19 +156,19 @@ class Tracer(TorchDispatchMode):
             if block.owners == 0 and not self._closed:
                 self.timeline.death(block.row)
 
-    def _block_taken_over(self, func: Any, args: Any, kwargs: Any) -> _Block | None:
+    def _block_taken_over(self, args: Any, kwargs: Any) -> _Block | None:
         """The block that CUDA's autograd would add a gradient into, where meta's adds out of place.
 
         Condition: torch/csrc/autograd/input_buffer.cpp, can_accumulate_inplace: the buffered gradient is
         non-overlapping and dense, and nothing else holds it or its storage. A dispatch mode makes every tensor
         "subclass-like", so that the engine never does it here.
         """
-        if func is not aten.add.Tensor or kwargs or not in_backward() or torch.is_grad_enabled():
+        if kwargs or not in_backward() or torch.is_grad_enabled():
             return None
         buffered, new = args
         if not isinstance(new, torch.Tensor) or buffered.shape != new.shape or buffered.dtype != new.dtype:
             return None
-        if use_counts(buffered) != self._last_reference or not _is_dense(buffered):
+        if use_counts(buffered) != self._last_reference or not is_dense(buffered):
             return None
         return self._blocks.get(buffered.untyped_storage()._cdata)
 
@@ -174,39 +182,3 @@ class Tracer(TorchDispatchMode):
         if self.gpu is not None and thread not in self._threads_with_workspace:
             self._threads_with_workspace.add(thread)
             self.birth(cublas_workspace(self.gpu), "cublas workspace", "workspace")
-
-
-def _without_kernel(func: Any, error: NotImplementedError) -> str:
-    """Why an operator does not run on meta, in one line: it has no kernel there, or it asks for values."""
-    reading = "no data" in str(error)
-    why = "reads the values of a tensor" if reading else "has no meta kernel"
-    return (
-        f"the step uses {func._schema.name}, which {why}: memcalc profile runs it with real tensors, "
-        "on --device cpu where there is no GPU"
-    )
-
-
-def _without_masks(args: Any) -> Any:
-    """The arguments of an indexing operator with the places of a mask's true elements in the mask's stead.
-
-    Source: PyTorch, aten/src/ATen/native/IndexingUtils.h, expandTensors.
-    """
-    if not any(isinstance(index, torch.Tensor) and index.dtype in _MASKS and index.is_meta for index in args[1]):
-        return args
-    indices: list[torch.Tensor | None] = []
-    for index in args[1]:
-        if isinstance(index, torch.Tensor) and index.dtype in _MASKS:
-            indices += index.nonzero().unbind(1)
-        else:
-            indices.append(index)
-    return args[0], indices, *args[2:]
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's elements fill its storage without gaps or overlaps, in any order of dimensions."""
-    expected = 1
-    for stride, size in sorted((st, si) for si, st in zip(tensor.shape, tensor.stride(), strict=True) if si != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
