@@ -7,9 +7,10 @@ backward and when, the output's layout, and the gradients that arrive in the lea
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from types import FunctionType, ModuleType
+from typing import Any, Final, TypeAlias, get_type_hints
 from unittest import mock
 
 import torch
@@ -132,6 +133,19 @@ def assert_same(op: Op) -> None:
             assert (mine.output, mine.has_node) == (theirs.output, theirs.has_node), case
             assert mine.is_view == theirs.is_view or not op.views, case
             assert mine.gradients == theirs.gradients, case
+
+
+def without_row(module: ModuleType, table: Mapping[str, Op]) -> set[str]:
+    """Ops of a module that no row of a table is about: a row's name begins with its op's."""
+    ops = {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and get_type_hints(value).get("return") in (Tensor, list[Tensor])
+    }
+    return ops - {name.partition(",")[0] for name in table}
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def test_an_addition_in_place_is_no_birth(name: str, additions: int) -> None:
 
 
 def test_random_programs_are_differentiated_as_torch_does_it() -> None:
-    @settings(max_examples=60)
+    @settings(max_examples=150)
     @given(programs())
     def check(program: Program) -> None:
         assert_same(program)

@@ -124,8 +124,12 @@ def cast(x: Tensor, dtype: str) -> Tensor:
 
 
 def square(x: Tensor) -> Tensor:
-    """x.pow(2). Saves: x. Backward allocates: x.pow(1), twice that, its product with the gradient."""
-    kept = save(x.data) if wants(x) else None
+    """x.pow(2). Saves: x. Backward allocates: x.pow(1), twice that, its product with the gradient.
+
+    Autocast computes it in fp32.
+    """
+    exact = upper(x)  # a new name: the caller's call keeps x itself alive
+    kept = save(exact.data) if wants(exact) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
@@ -134,18 +138,22 @@ def square(x: Tensor) -> Tensor:
         twice = like(power, "mul")  # one C++ expression: both live to its end
         return [_combine(g, twice, "mul")]
 
-    return record(like(x.data, "pow"), (x,), backward)
+    return record(like(exact.data, "pow"), (exact,), backward)
 
 
 def power(x: Tensor) -> Tensor:
-    """x to a power other than 1 and 2, computed in fp32 under autocast. Saves and backward: as `square`."""
-    return square(upper(x))
+    """x to a power other than 1 and 2. Saves and backward: as `square`."""
+    return square(x)
 
 
 def rsqrt(x: Tensor) -> Tensor:
-    """1 / sqrt(x). Saves: the result. Backward allocates: -0.5 g, result.pow(3), their product."""
-    out = like(x.data, "rsqrt")
-    kept = save(out) if wants(x) else None
+    """1 / sqrt(x). Saves: the result. Backward allocates: -0.5 g, result.pow(3), their product.
+
+    Autocast computes it in fp32.
+    """
+    exact = upper(x)
+    out = like(exact.data, "rsqrt")
+    kept = save(out) if wants(exact) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
@@ -153,7 +161,7 @@ def rsqrt(x: Tensor) -> Tensor:
         half = like(g, "mul")
         return [_combine(half, like(held, "pow"), "mul")]
 
-    return record(out, (x,), backward)
+    return record(out, (exact,), backward)
 
 
 def silu(x: Tensor) -> Tensor:

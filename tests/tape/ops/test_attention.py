@@ -13,7 +13,7 @@ from memcalc.tape.ops import attention as ops
 from memcalc.tape.ops.views import transpose
 from memcalc.tape.tape import Array, Tensor
 from memcalc.tracing.flash_library import flash_attn_func
-from tests.tape.side_by_side import GPU, Op, Shape, assert_same
+from tests.tape.side_by_side import GPU, Op, Shape, assert_same, without_row
 
 
 def _qkv(b: int) -> tuple[Shape, ...]:
@@ -47,7 +47,7 @@ def _seen_by_position(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
 
 
 def _flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return ops.flash_library(transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))
+    return ops.flash_library(_CARD, transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2))
 
 
 class _Model:
@@ -98,7 +98,10 @@ OPS: Final = {
     "cudnn, masked": Op(
         ops.cudnn, _sdpa, _qkv, _mask, over=_HALF, layouts=_AS_IN_MODELS, pinned="cudnn", untrained=False
     ),
-    "flash-attn": Op(_flash_library, _seen_by_position, _grouped, over=_HALF, layouts=_AS_IN_MODELS),
+    "flash_library": Op(_flash_library, _seen_by_position, _grouped, over=_HALF, layouts=_AS_IN_MODELS),
+    "flash_library, padded heads": Op(
+        _flash_library, _seen_by_position, _odd, over=_HALF, layouts=_AS_IN_MODELS, gradients=("expanded",)
+    ),
     "math": Op(_math, _sdpa, _qkv, layouts=_AS_IN_MODELS, pinned="math"),
     "math, fewer K/V heads": Op(_math, _sdpa, _grouped, layouts=_AS_IN_MODELS, pinned="math"),
     "math, masked": Op(_math, _sdpa, _qkv, _mask, layouts=_AS_IN_MODELS, pinned="math"),
@@ -106,6 +109,10 @@ OPS: Final = {
         partial(_math, dropout=0.1), partial(_sdpa, dropout_p=0.1), _qkv, layouts=_AS_IN_MODELS, pinned="math"
     ),
 }  # fmt: skip
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

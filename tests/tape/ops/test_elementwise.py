@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from memcalc.tape.ops import elementwise as ops
-from tests.tape.side_by_side import Op, Shape, assert_same
+from tests.tape.side_by_side import Op, Shape, assert_same, without_row
 
 
 def _one(b: int) -> tuple[Shape, ...]:
@@ -27,6 +27,8 @@ OPS: Final = {
     "add, to the wider": Op(ops.add, torch.add, _two, dtypes=("fp32", "")),
     "add, without the batch": Op(ops.add, torch.add, lambda b: ((b, 5, 8), (5, 8))),
     "add, both broadcast": Op(ops.add, torch.add, lambda b: ((b, 1, 8), (1, 5, 8)), layouts=("contiguous", "leaf", "sliced")),
+    "sub": Op(ops.sub, torch.sub, _two),
+    "sub, a column": Op(ops.sub, torch.sub, lambda b: ((b, 5, 8), (b, 5, 1))),
     "mul": Op(ops.mul, torch.mul, _two),
     "mul, a vector first": Op(ops.mul, torch.mul, lambda b: ((8,), (b, 5, 8))),
     "mul, a column": Op(ops.mul, torch.mul, lambda b: ((b, 5, 8), (b, 5, 1))),
@@ -36,18 +38,35 @@ OPS: Final = {
     "mul, by a scalar on the device": Op(ops.mul, torch.mul, lambda b: ((b, 5, 8), ()), dtypes=("", "fp32")),
     "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
     "scale": Op(ops.scale, lambda x: x * 0.5, _one),
-    "scale, divided": Op(lambda x: ops.scale(x, "div"), lambda x: x / 3, _one),
+    "divide": Op(ops.divide, lambda x: x / 3, _one),
+    "divided": Op(ops.divided, torch.div, _one, lambda _: (((), "fp32"),)),
+    "divided, a scalar": Op(ops.divided, torch.div, lambda _: ((),), lambda _: (((), "fp32"),), over=("fp32",)),
+    "scaled_in_place": Op(
+        lambda x: ops.scaled_in_place(ops.shift(x)), lambda x: (x + 1).mul_(2), _one,
+    ),
+    "added_in_place": Op(
+        lambda x, y: ops.added_in_place(ops.scale(x)), lambda x, y: (x * 2).add_(y), _one, lambda b: (((b, 5, 8), "bf16"),)
+    ),
     "shift": Op(ops.shift, lambda x: x + 1e-6, _one),
     "neg": Op(ops.neg, torch.neg, _one),
-    "cast to fp32": Op(lambda x: ops.cast(x, "fp32"), lambda x: x.to(torch.float32), _one),
-    "cast to bf16": Op(lambda x: ops.cast(x, "bf16"), lambda x: x.to(torch.bfloat16), _one),
+    "cast, to fp32": Op(lambda x: ops.cast(x, "fp32"), lambda x: x.to(torch.float32), _one),
+    "cast, to bf16": Op(lambda x: ops.cast(x, "bf16"), lambda x: x.to(torch.bfloat16), _one),
     "square": Op(ops.square, lambda x: x.pow(2), _one),
+    "power": Op(ops.power, lambda x: x.pow(3.0), _one),
     "rsqrt": Op(ops.rsqrt, torch.rsqrt, _one),
     "silu": Op(ops.silu, F.silu, _one),
+    "gelu": Op(ops.gelu, F.gelu, _one),
+    "gelu, by tanh": Op(ops.gelu, lambda x: F.gelu(x, approximate="tanh"), _one),
+    "relu": Op(ops.relu, F.relu, _one),
+    "tanh": Op(ops.tanh, torch.tanh, _one),
     "mean": Op(ops.mean, lambda x: x.mean(-1, keepdim=True), _one),
     "dropout": Op(lambda x: ops.dropout(x, 0.1), lambda x: F.dropout(x, 0.1), _one),
-    "no dropout": Op(lambda x: ops.dropout(x, 0.0), lambda x: F.dropout(x, 0.0), _one, views=False),
+    "dropout, none": Op(lambda x: ops.dropout(x, 0.0), lambda x: F.dropout(x, 0.0), _one, views=False),
 }
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from memcalc.tape.ops import linear as ops
-from tests.tape.side_by_side import Op, Shape, assert_same
+from tests.tape.side_by_side import Op, Shape, assert_same, without_row
 
 
 def _linear(b: int) -> tuple[Shape, ...]:
@@ -54,6 +54,10 @@ OPS: Final = {
         lambda b: ((b, 1, 6), (b, 5, 8), (b, 8, 6)),
     ),
 }
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

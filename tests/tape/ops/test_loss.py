@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from memcalc.tape.ops import loss as ops
-from tests.tape.side_by_side import Op, Shape, assert_same
+from tests.tape.side_by_side import Op, Shape, assert_same, without_row
 
 
 def _scores(b: int) -> tuple[Shape, ...]:
@@ -27,16 +27,20 @@ OPS: Final = {
         lambda w, ids: ops.embedding(ids, w), lambda w, ids: F.embedding(ids, w), lambda _: ((16, 8),),
         lambda b: (((b, 5), "int64"),),
     ),
-    "softmax in fp32": Op(ops.softmax_fp32, lambda x: F.softmax(x, -1, dtype=torch.float32), _scores, layouts=_DENSE),
-    "softmax without empty rows": Op(
+    "softmax_fp32": Op(ops.softmax_fp32, lambda x: F.softmax(x, -1, dtype=torch.float32), _scores, layouts=_DENSE),
+    "safe_softmax": Op(
         ops.safe_softmax, lambda x: torch.ops.aten._safe_softmax(x, -1), _scores, over=("fp32",), layouts=_DENSE,
     ),
-    "log-softmax": Op(ops.log_softmax, lambda x: F.log_softmax(x, -1), _logits, over=("fp32",), layouts=_DENSE),
-    "nll": Op(ops.nll_loss, F.nll_loss, _logits, lambda b: (((b * 5,), "int64"),), over=("fp32",), layouts=_DENSE),
-    "nll, autocast": Op(
+    "log_softmax": Op(ops.log_softmax, lambda x: F.log_softmax(x, -1), _logits, over=("fp32",), layouts=_DENSE),
+    "nll_loss": Op(ops.nll_loss, F.nll_loss, _logits, lambda b: (((b * 5,), "int64"),), over=("fp32",), layouts=_DENSE),
+    "nll_loss, autocast": Op(
         ops.nll_loss, F.nll_loss, _logits, lambda b: (((b * 5,), "int64"),), amp="bf16", over=("bf16",), layouts=_DENSE,
     ),
 }  # fmt: skip
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

@@ -6,7 +6,7 @@ import pytest
 from torch.nn import functional as F
 
 from memcalc.tape.ops import norm as ops
-from tests.tape.side_by_side import Op, Shape, assert_same
+from tests.tape.side_by_side import Op, Shape, assert_same, without_row
 
 
 def _biased(b: int) -> tuple[Shape, ...]:
@@ -17,8 +17,8 @@ _DENSE: Final = ("contiguous", "leaf")
 _CONTIGUOUS: Final = ("expanded",)  # meta lays x's gradient out as what comes back, CUDA as x
 
 OPS: Final = {
-    "layer norm": Op(ops.layer_norm, lambda x, w, bias: F.layer_norm(x, (8,), w, bias), _biased, layouts=_DENSE, gradients=_CONTIGUOUS),
-    "layer norm, autocast": Op(
+    "layer_norm": Op(ops.layer_norm, lambda x, w, bias: F.layer_norm(x, (8,), w, bias), _biased, layouts=_DENSE, gradients=_CONTIGUOUS),
+    "layer_norm, autocast": Op(
         ops.layer_norm,
         lambda x, w, bias: F.layer_norm(x, (8,), w, bias),
         _biased,
@@ -26,7 +26,7 @@ OPS: Final = {
         amp="bf16",
         over=("fp32", "bf16"),
     ),
-    "layer norm, in fp32 over half": Op(
+    "layer_norm, in fp32 over half": Op(
         ops.layer_norm,
         lambda x, w, bias: F.layer_norm(x, (8,), w, bias),
         _biased,
@@ -35,6 +35,10 @@ OPS: Final = {
         dtypes=("", "fp32", "fp32"),
     ),
 }
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

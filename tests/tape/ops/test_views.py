@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from memcalc.tape.ops import views as ops
-from tests.tape.side_by_side import Op, Shape, assert_same
+from memcalc.tape.ops.elementwise import mul
+from tests.tape.side_by_side import Op, Shape, assert_same, without_row
 
 
 def _hidden(b: int) -> tuple[Shape, ...]:
@@ -32,12 +33,12 @@ OPS: Final = {
     "reshape": Op(
         lambda x: ops.reshape(x, (x.shape[0] * 20, 6)), lambda x: x.reshape(x.shape[0] * 20, 6), _heads
     ),
-    "reshape of a transposition": Op(
+    "reshape, of a transposition": Op(
         lambda x: ops.reshape(ops.transpose(x, 1, 2), (x.shape[0], 5, 24)),
         lambda x: x.transpose(1, 2).reshape(x.shape[0], 5, 24),
         _heads,
     ),
-    "unsafe view": Op(
+    "unsafe_view": Op(
         lambda x: ops.unsafe_view(ops.clone_contiguous(x), (x.shape[0], 20, 6)),
         lambda x: torch.ops.aten._unsafe_view(x.clone(memory_format=torch.contiguous_format), (x.shape[0], 20, 6)),
         _heads,
@@ -47,6 +48,7 @@ OPS: Final = {
         lambda x: ops.heads(x, 6), lambda x: x.view(*x.shape[:2], 4, 6).transpose(1, 2), _hidden,
         layouts=("contiguous", "leaf", "expanded"),  # a product's output
     ),
+    "by_head": Op(lambda x: ops.by_head(x, 6), lambda x: x.view(*x.shape[:2], -1, 6), _hidden),
     "expand": Op(
         lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
     ),
@@ -54,17 +56,30 @@ OPS: Final = {
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
     ),
-    "clone contiguous": Op(
+    "clone_contiguous": Op(
         ops.clone_contiguous, lambda x: x.clone(memory_format=torch.contiguous_format), _heads
     ),
     "clone": Op(ops.clone, torch.clone, _heads),
     "narrow": Op(lambda x: ops.narrow(x, 3, 3), lambda x: x[..., :3], _heads),
     "narrow, a middle dim": Op(lambda x: ops.narrow(x, 1, 2), lambda x: x[:, 1:3], _heads),
+    "narrow, all of it": Op(lambda x: ops.narrow(x, 3, 6), lambda x: x[..., :6], _heads),
+    "every_second": Op(ops.every_second, lambda x: x[..., ::2], _heads),
+    "split": Op(
+        lambda x: mul(*ops.split(x, (4, 2), 3)[::-1][:1] * 2), lambda x: torch.mul(*x.split((4, 2), -1)[1:] * 2), _heads,
+    ),
+    "split, both used": Op(
+        lambda x: mul(*ops.split(x, (12, 12), 2)), lambda x: torch.mul(*x.split((12, 12), -1)), _hidden,
+    ),
+    "stack_last": Op(ops.stack_last, lambda x, y: torch.stack((x, y), -1), _two),
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
-    "pad": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),
+    "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
     "cat, a middle dim": Op(lambda x, y: ops.cat(x, y, 2), lambda x, y: torch.cat((x, y), 2), _two),
 }  # fmt: skip
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)
