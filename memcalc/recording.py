@@ -1,14 +1,29 @@
 """What a producer hands over, and the footprint that follows from it: one way for estimate and trace."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 from memcalc.allocator import Replay, cpu_replay, live_levels, parse_alloc_conf, replay
 from memcalc.errors import InvalidWorkload
 from memcalc.footprint import Block, Footprint, Phase
+from memcalc.kernels import Gpu
 from memcalc.timeline import PHASES, Timeline
-from memcalc.workload import Workload
 
 _ADDRESSES = 2**47
+
+
+class Run(Protocol):
+    """What a footprint says of the run itself: a Workload, or a step that a user has written."""
+
+    @property
+    def gpu(self) -> Gpu: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def alloc_conf(self) -> str: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    def to_json(self) -> Mapping[str, Any]: ...
 
 
 class Recording(NamedTuple):
@@ -23,7 +38,7 @@ class Recording(NamedTuple):
 
 
 def footprint_of(
-    w: Workload,
+    w: Run,
     recording: Recording,
     producer: Literal["estimate", "trace", "profile"],
     *,
@@ -33,7 +48,7 @@ def footprint_of(
     """Replay the allocator over a recording; `top` lists that many of the largest blocks alive at the peak."""
     timeline = recording.timeline
     _refuse_the_impossible(timeline)
-    played = replay(timeline, parse_alloc_conf(w.alloc_conf)) if w.device == "cuda" else cpu_replay(timeline)
+    played = replayed(w, timeline)
     alive = timeline.alive_at(played.peak_at + 1) if played.peak_at is not None else []
     reserved, context = played.peak_reserved, w.gpu.context_bytes
     return Footprint(
@@ -57,6 +72,11 @@ def footprint_of(
     )
 
 
+def replayed(w: Run, timeline: Timeline) -> Replay:
+    """The timeline under the allocator of the run's device."""
+    return replay(timeline, parse_alloc_conf(w.alloc_conf)) if w.device == "cuda" else cpu_replay(timeline)
+
+
 def _refuse_the_impossible(timeline: Timeline) -> None:
     """Addresses of the replay are 47 bits wide, as a process's are: what is born beyond fits no machine."""
     if sum(timeline.nbytes) >= _ADDRESSES and live_levels(timeline).peak_live >= _ADDRESSES // 2:
@@ -75,7 +95,7 @@ def _largest(timeline: Timeline, played: Replay, alive: list[int], top: int) -> 
     return tuple(Block(played.sizes[row], timeline.categories[row], timeline.label(row)) for row in rows)
 
 
-def _unavailable(w: Workload) -> dict[str, str]:
+def _unavailable(w: Run) -> dict[str, str]:
     if w.device == "cpu":
         reason = "PyTorch's CPU allocator reserves nothing"
         return {"peak_reserved": reason, "device_total": reason}

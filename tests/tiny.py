@@ -1,6 +1,10 @@
-"""A tiny config.json for each model_type that estimate writes."""
+"""A tiny config.json for each model_type that estimate writes, and workloads over them."""
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn, get_type_hints
+
+from memcalc import families
+from memcalc.catalog.find import Model
+from memcalc.workload import Workload
 
 _DECODER: Final[dict[str, Any]] = {
     "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -29,3 +33,37 @@ TINY: Final[dict[str, dict[str, Any]]] = {
     "cohere": {**_DECODER, "model_type": "cohere", "tie_word_embeddings": True},
     "glm4": {**_DECODER, "model_type": "glm4", "head_dim": 24, "pad_token_id": 0},
 }  # fmt: skip
+
+_SMALL: Final[dict[str, int]] = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "vocab_size": 211,
+    "max_position_embeddings": 256,
+}  # fmt: skip
+
+
+def config(model_type: str) -> dict[str, Any]:
+    """The table's config, or transformers' default one made small, so that a new family is tested before it has a row."""
+    if model_type in TINY:
+        return TINY[model_type]
+    from transformers import AutoConfig
+
+    default: Any = AutoConfig.for_model(model_type)
+    keys = getattr(default, "attribute_map", {})
+    own = {name: value for name, value in default.to_dict().items() if isinstance(value, bool | int | float | str)}
+    return {**own, **{keys.get(name, name): value for name, value in _SMALL.items()}, "model_type": model_type}
+
+
+def tiny(model_type: str = "llama", method: str = "lora", /, *, config_changes: Any = None, **options: Any) -> Workload:
+    """A workload of 2 x 24 tokens on three layers."""
+    changed = {**config(model_type), **(config_changes or {})}
+    model = Model(f"tiny-{model_type}", changed, "tests/tiny.py")
+    return Workload.of(model, method, **{"batch": 2, "seq_len": 24, **options})
+
+
+def written() -> list[str]:
+    """The model types that estimate writes: those of a folder's listing that are not refused as a whole."""
+    return [name for name in families.names() if not _refused(name)]
+
+
+def _refused(model_type: str) -> bool:
+    """Whether the family's file is there only to say so."""
+    return get_type_hints(families.find(model_type).read).get("return") is NoReturn

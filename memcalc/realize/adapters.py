@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
+from memcalc.methods.base import DEFAULT_TARGETS
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -29,6 +30,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
                 f"--method {workload.method_name} is none of peft's: trace and profile cannot build it yet"
             )
         return model
+    if plain["peft_type"] == "LORA" and not plain.get("target_modules"):  # peft's own table lacks some model types
+        plain = {**plain, "target_modules": DEFAULT_TARGETS.get(model.config.model_type)}
     config = _config(plain, workload)
     from peft import get_peft_model
 

@@ -27,9 +27,9 @@ class Unloaded:
     values: dict[str, torch.Tensor]  # unquantized, by name: on meta, or real on the host
 
 
-def build_base(workload: Workload, device: str) -> Unloaded:
+def build_base(workload: Workload, device: str, *, trust_remote_code: bool = False) -> Unloaded:
     """What from_pretrained knows before it reads a weight."""
-    model: Any = build(workload, "meta" if device == "meta" else "cpu")
+    model: Any = build(workload, "meta" if device == "meta" else "cpu", trust_remote_code=trust_remote_code)
     values = {name: tensor.data for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     if workload.quant != "none":
         quantize.replace_linears(model, workload)

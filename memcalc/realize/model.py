@@ -1,12 +1,13 @@
 """transformers' model from a plain config."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from memcalc.errors import InvalidWorkload, NotModelled
+from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.realize import versions
 from memcalc.workload import Workload
 
@@ -16,19 +17,30 @@ _IMPLEMENTATIONS = {"auto": None, "eager": "eager", "flash": "flash_attention_2"
 _SETTLED_HERE = ("architectures", "auto_map", "torch_dtype", "dtype", "quantization_config", "transformers_version")
 
 
-def build(workload: Workload, device: str) -> nn.Module:
+def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -> nn.Module:
     """The base model on "meta", or with real values on "cpu", in its stored dtype and in train mode.
 
     Source of the defaults: transformers 5.24, modeling_utils.py, PreTrainedModel._from_config.
+    Raises InvalidWorkload or NotModelled where transformers cannot build it as it is asked for.
     """
-    dtype_keyword = versions.dtype_keyword()
+    options = {versions.dtype_keyword(): DTYPES[workload.dtype], "attn_implementation": _implementation(workload)}
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = _config(AutoConfig, workload.model.config)
+    if trust_remote_code and "auto_map" in workload.model.config:
+        config = AutoConfig.from_pretrained(os.path.dirname(workload.model.source), trust_remote_code=True)
+        options["trust_remote_code"] = True
+    else:
+        config = _config(AutoConfig, workload.model.config)
     config.use_cache = workload.use_cache
-    options = {dtype_keyword: DTYPES[workload.dtype], "attn_implementation": _implementation(workload)}
-    with torch.device(device):
-        model: Any = AutoModelForCausalLM.from_config(config, **options)
+    try:
+        with torch.device(device):
+            model: Any = AutoModelForCausalLM.from_config(config, **options)
+    except ImportError as error:  # of an optional package that this architecture needs
+        raise NotModelled(f"transformers cannot build a {config.model_type} here: {_line(error)}") from error
+    except ValueError as error:
+        if "attention implementation" in str(error):
+            raise InvalidWorkload(f"--attention {workload.attention}: {config.model_type} models have none: use eager") from error
+        raise InvalidWorkload(f"transformers refuses this model: {_line(error)}") from error
     model.tie_weights()
     return model.train() if workload.training else model.eval()
 
@@ -45,10 +57,22 @@ def _config(auto: Any, plain: Mapping[str, Any]) -> Any:
     model_type = rest.pop("model_type", None)
     if model_type is None:
         raise InvalidWorkload("the model's config.json names no model_type, so transformers cannot build it")
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        import transformers
+
+        has_code = "auto_map" in plain
+        remedy = "--trust-remote-code runs the code beside its config.json" if has_code else "a newer one may know it"
+        raise NotModelled(f"transformers {transformers.__version__} has no model type {shown(model_type)}: {remedy}")
     try:
         return auto.for_model(model_type, **rest)
-    except ValueError as error:
-        raise InvalidWorkload(f"transformers cannot read this config.json: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError) as error:
+        raise InvalidWorkload(f"transformers cannot read this config.json: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def enable_checkpointing(model: Any, workload: Workload) -> None:

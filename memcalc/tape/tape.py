@@ -261,9 +261,14 @@ def like(array: Array, op: str, dtype: str = "", category: str = "") -> Array:
     return Array(Storage(prod(array.shape) * ITEMSIZE[kind], op, category), array.shape, strides, kind)
 
 
+def on_cuda() -> bool:
+    """Whether the run is CUDA's: cuBLAS has a workspace on every card. What is declared only is not."""
+    return tape.workspace_bytes > 0
+
+
 def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
     """Blocks that a CUDA kernel allocates for itself, alive as long as the caller keeps the list. None on the CPU."""
-    return [Storage(nbytes, op, "workspace") for nbytes in sizes] if tape.workspace_bytes else []
+    return [Storage(nbytes, op, "workspace") for nbytes in sizes] if on_cuda() else []
 
 
 def gemm(thread: bool | None = None) -> None:
@@ -274,7 +279,7 @@ def gemm(thread: bool | None = None) -> None:
     Source: PyTorch 2.13, aten/src/ATen/cuda/CublasHandlePool.cpp: one per (handle, stream), a handle per thread.
     """
     thread = tape.in_backward if thread is None else thread
-    if tape.workspace_bytes and thread not in tape.gemm_workspaces:
+    if on_cuda() and thread not in tape.gemm_workspaces:
         scope, tape.scope = tape.scope, ""
         tape.gemm_workspaces[thread] = Storage(tape.workspace_bytes, "cuBLAS workspace", "workspace")
         tape.scope = scope

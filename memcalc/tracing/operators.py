@@ -21,7 +21,7 @@ _INDEXING = frozenset(
     {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
 )
 _CONSTANTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # python numbers made tensors
-_NOBODY_READS = (aten.uniform_.default, aten.normal_.default)  # random values of a host's tensor
+_NOBODY_READS = (aten.uniform_.default, aten.normal_.default, aten.zero_.default)  # of an adapter made on the host
 _PLAIN = StandIn()
 
 
@@ -36,6 +36,7 @@ class Operator(NamedTuple):
     indexes: bool
     constant: bool
     fills: bool
+    moves: bool
     shaped_by_data: bool
     standin: StandIn
     quick: Quick | None
@@ -52,6 +53,7 @@ def describe(func: Any, standin: StandIn | None) -> Operator:
         indexes=func in _INDEXING,
         constant=func in _CONSTANTS,
         fills=func in _NOBODY_READS,
+        moves=func is aten._to_copy.default,
         shaped_by_data=func in shadows.SHAPED_BY_DATA,
         standin=_PLAIN if standin is None else standin,
         quick=QUICK.get(func) if standin is None else None,

@@ -31,8 +31,9 @@ class Place:
     `_numbers` notes the next number wherever the stack changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, loss_outside: bool = False) -> None:
         self.stage = "load"
+        self.loss_outside = loss_outside  # what no module makes in the forward is the loss, whatever the head
         self._override: str | None = None
         self._names: dict[int, str] = {}
         self._stack: list[str] = []
@@ -61,6 +62,11 @@ class Place:
         """(module, name) of a parameter or buffer."""
         module, _, name = tensor.rpartition(".")
         return self.relative(module), name
+
+    @property
+    def depth(self) -> int:
+        """How many modules' forwards are running, one inside the other."""
+        return len(self._stack)
 
     def enter(self, stage: str) -> None:
         """A stage of the step begins: load, forward, backward or optimizer."""
@@ -100,11 +106,11 @@ class Place:
         module = self._owner(node)
         if torch.is_grad_enabled():  # a checkpointed layer runs again
             module = self._stack[-1] if self._stack else module
-            return self._override or self._activation(op), module, f"{op} (recomputed)"
+            return self._override or self._activation(op, module), module, f"{op} (recomputed)"
         if self._in_logits and module and self._within_head(module):
             self._in_logits = False
         shown = op if "backward" in op else f"{op} (backward)"
-        return self._override or self._activation(op), module, shown
+        return self._override or self._activation(op, module), module, shown
 
     def _category(self, op: str, module: str) -> str:
         """Of a block that no engine makes."""
@@ -113,13 +119,14 @@ class Place:
         if self.stage == "forward":
             if op in _PRODUCTS and self._within_head(module):
                 self._in_logits = True  # what the head does before its product, a cast of its input, is no logits
-            return self._activation(op)
+            return self._activation(op, module)
         return _STAGES[self.stage]
 
-    def _activation(self, op: str) -> str:
+    def _activation(self, op: str, module: str) -> str:
         if op in _DEQUANTIZED:
             return "workspace"
-        return "logits_loss" if self._in_logits else "activations"
+        loss = self._in_logits or (self.loss_outside and not module)
+        return "logits_loss" if loss else "activations"
 
     def _within_head(self, module: str) -> bool:
         return bool(self._head) and (module == self._head or module.startswith(self._head + "."))

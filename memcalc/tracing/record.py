@@ -27,17 +27,22 @@ from memcalc.workload import Workload
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
 
-def trace(workload: Workload, *, top: int = 0, progress: Progress = silent) -> Footprint:
+def trace(
+    workload: Workload, *, top: int = 0, progress: Progress = silent, trust_remote_code: bool = False
+) -> Footprint:
     """What the real step needs: recorded on the meta device, replayed through the caching allocator."""
     started = time.perf_counter()
-    recording = record(workload, progress=progress)
+    recording = record(workload, progress=progress, trust_remote_code=trust_remote_code)
     progress("replaying the allocator")
     return footprint_of(workload, recording, "trace", top=top, seconds=time.perf_counter() - started)
 
 
-def record(workload: Workload, device: str = "meta", *, progress: Progress = silent) -> Recording:
+def record(
+    workload: Workload, device: str = "meta", *, progress: Progress = silent, trust_remote_code: bool = False
+) -> Recording:
     """Run the workload under the recorder; `progress` hears what it is doing.
 
+    `trust_remote_code`: modelling code that comes with the model's folder is run; else such a model is refused.
     `device` other than meta is for checking the recorder itself: real tensors, nothing of CUDA's own added.
     Raises MemcalcError with one line where the model, the method or this torch cannot do it.
     """
@@ -55,7 +60,7 @@ def record(workload: Workload, device: str = "meta", *, progress: Progress = sil
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
         progress("building the model")
-        base = build_base(workload, device)
+        base = build_base(workload, device, trust_remote_code=trust_remote_code)
         tracer = Tracer(Timeline(), place, workload.gpu if cuda else None, device)
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)

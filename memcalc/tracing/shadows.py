@@ -8,7 +8,7 @@ write through, so nothing else has to be followed.
 
 # ruff: noqa: SLF001 - a shadow hangs on the tensor that it belongs to
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_any, tree_map_only
@@ -17,9 +17,17 @@ from memcalc.errors import NotModelled
 
 aten = torch.ops.aten
 
-LARGEST = 2**23  # elements; nobody asks larger masks in a step, they only feed attention
-LARGEST_LOADING = 2**28  # adapters that pick single weights look at masks of whole matrices
-_LARGEST_FLOATING = 2**16
+
+class Limits(NamedTuple):
+    """The most elements of a tensor whose values are kept."""
+
+    whole: int  # of integers and booleans
+    floating: int
+
+
+LOADING = Limits(2**28, 1)  # adapters that pick single weights look at masks of whole matrices
+STEP = Limits(2**23, 2**16)  # nobody asks larger masks in a step, they only feed attention
+
 _FINITE = (aten.isnan.default, aten.isinf.default)  # of an unknown number: the run is a healthy one
 _OF_SHAPE = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_ones.default)
 SHAPED_BY_DATA = frozenset(
@@ -38,10 +46,15 @@ def get(tensor: torch.Tensor) -> torch.Tensor | None:
     return shadow
 
 
-def follow(func: Any, args: Any, kwargs: Any, out: Any, largest: int) -> None:
+def follow(func: Any, args: Any, kwargs: Any, out: Any, limits: Limits) -> None:
     """Give the results of an operator their values, where they follow from known ones and are not too many."""
-    outputs = [out] if isinstance(out, torch.Tensor) else out if isinstance(out, tuple | list) else []
-    wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, largest)]
+    if isinstance(out, torch.Tensor):
+        if not _wanted(out, limits):
+            return
+        outputs = [out]
+    else:
+        outputs = out if isinstance(out, tuple | list) else []
+    wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, limits)]
     if not wanted:
         return
     if func in _FINITE and get(args[0]) is None:
@@ -56,7 +69,7 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any, largest: int) -> None:
     else:
         values = func(*_on_cpu(args), **_on_cpu(kwargs))
     for output, value in zip(outputs, [values] if isinstance(values, torch.Tensor) else values, strict=True):
-        if isinstance(output, torch.Tensor) and _wanted(output, largest):
+        if isinstance(output, torch.Tensor) and _wanted(output, limits):
             output._memcalc_shadow = value  # type: ignore[attr-defined]
 
 
@@ -91,10 +104,8 @@ def _empty_with(values: torch.Tensor) -> torch.Tensor:
     return empty
 
 
-def _wanted(tensor: torch.Tensor, largest: int) -> bool:
-    if tensor.device.type != "meta":
-        return False
-    return tensor.numel() <= (_LARGEST_FLOATING if tensor.is_floating_point() else largest)
+def _wanted(tensor: torch.Tensor, limits: Limits) -> bool:
+    return tensor.is_meta and tensor.numel() <= (limits.floating if tensor.is_floating_point() else limits.whole)
 
 
 def _unknown(value: object) -> bool:

@@ -66,7 +66,7 @@ class Tracer(TorchDispatchMode):
         return self._run(op, func, args, kwargs)
 
     def _on_meta(self, func: Any, op: Operator, args: Any, kwargs: Any) -> Any:
-        if op.fills and not args[0].is_meta:
+        if op.fills and not args[0].is_meta and args[0].is_floating_point():
             return args[0]
         if op.shaped_by_data:
             return self._run(op, lambda *a, **k: shadows.shaped_by_data(func, a, k), args, kwargs)
@@ -78,9 +78,10 @@ class Tracer(TorchDispatchMode):
                 out = self._run(op, op.standin.run or func, args, kwargs)
             except NotImplementedError as error:
                 raise NotModelled(why_not(func, error)) from error
+        if op.moves and self.gpu is None and not args[0].is_meta:  # the host is the device
+            self.ignore(out)
         if op.standin.run is None:
-            largest = shadows.LARGEST_LOADING if self.place.stage == "load" else shadows.LARGEST
-            shadows.follow(func, args, kwargs, out, largest)
+            shadows.follow(func, args, kwargs, out, shadows.LOADING if self.place.stage == "load" else shadows.STEP)
         return out
 
     def _run(self, op: Operator, run: Any, args: Any, kwargs: Any) -> Any:
@@ -113,6 +114,10 @@ class Tracer(TorchDispatchMode):
             self.timeline.categories[block.row] = category
             if label is not None:
                 self.timeline.labels[block.row] = label
+
+    def meet(self, tensor: torch.Tensor) -> None:
+        """A tensor that is there already: a weight made before the recording."""
+        self._follow(tensor, "empty")
 
     def ignore(self, tensor: torch.Tensor) -> None:
         """A tensor that is no memory of the device, whatever it says: a host's constant, a weight not yet loaded."""

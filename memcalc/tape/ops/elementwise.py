@@ -5,12 +5,13 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml a
 torch/csrc/autograd/FunctionsManual.cpp; of layouts: aten/src/ATen/TensorIterator.cpp.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from memcalc.formats import promote
 from memcalc.tape.autocast import upper
 from memcalc.tape.layouts import Shape
-from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
+from memcalc.tape.tape import Array, Tensor, like, new, on_cuda, record, save, wants
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
@@ -189,23 +190,23 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0). Saves: the result. Backward allocates: one block."""
-    return _saving_result(x, "relu", "threshold_backward")
+    """max(x, 0). Saves: the result. Backward allocates: one block, laid out as the result."""
+    return _saving_result(x, "relu", lambda g, result: _combine(result, g, "threshold_backward"))
 
 
 def tanh(x: Tensor) -> Tensor:
     """Saves: the result. Backward allocates: one block."""
-    return _saving_result(x, "tanh", "tanh_backward")
+    return _saving_result(x, "tanh", lambda g, result: _combine(g, result, "tanh_backward"))
 
 
-def _saving_result(x: Tensor, op: str, back: str) -> Tensor:
+def _saving_result(x: Tensor, op: str, gradient: Callable[[Array, Array], Array]) -> Tensor:
     out = like(x.data, op)
     kept = save(out) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
         held = kept.get()
-        return [_combine(g, held, back)]
+        return [gradient(g, held)]
 
     return record(out, (x,), backward)
 
@@ -224,10 +225,13 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     """Dropout in training mode: x itself at probability 0.
 
     Allocates: the output, a bool mask. Saves: the mask. Backward allocates: one block.
-    Source: PyTorch 2.13, aten/src/ATen/native/Dropout.cpp: CUDA takes native_dropout for 0 < p < 1.
+    Source: PyTorch 2.13, aten/src/ATen/native/Dropout.cpp: CUDA takes native_dropout for 0 < p < 1, the CPU noise
+    in x's own dtype and a product.
     """
     if not probability:
         return x
+    if not on_cuda():
+        return mul(x, Tensor(like(x.data, "dropout noise")))
     out = like(x.data, "native_dropout")
     mask = like(x.data, "native_dropout", "bool")
     kept = save(mask) if wants(x) else None

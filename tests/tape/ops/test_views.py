@@ -74,6 +74,9 @@ OPS: Final = {
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
     "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
+    "cat, wider": Op(
+        lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two, dtypes=("", "fp32")
+    ),
     "cat, a middle dim": Op(lambda x, y: ops.cat(x, y, 2), lambda x, y: torch.cat((x, y), 2), _two),
 }  # fmt: skip
 
