@@ -10,14 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memcalc.footprint import Footprint
     from memcalc.profiling.case import Case
     from memcalc.workload import Workload
 
 __version__ = "0.1.0"
-__all__ = ["Footprint", "Workload", "__version__", "estimate", "profile", "trace"]
+__all__ = ["Footprint", "TracedStep", "Workload", "__version__", "estimate", "profile", "trace", "trace_step"]
 
-_LAZY = {"Footprint": "memcalc.footprint", "Workload": "memcalc.workload"}
+_LAZY = {"Footprint": "memcalc.footprint", "TracedStep": "memcalc.tracing.own_step", "Workload": "memcalc.workload"}
 
 
 def estimate(model: "str | Workload", method: str = "lora", *, top: int = 0, **options: Any) -> "Footprint":
@@ -27,29 +29,40 @@ def estimate(model: "str | Workload", method: str = "lora", *, top: int = 0, **o
     `top` asks for that many of the largest blocks. Raises InvalidWorkload or UnknownName for what cannot be.
     """
     from memcalc import estimating
-    from memcalc.workload import Workload
 
-    workload = model if isinstance(model, Workload) else Workload.of(model, method, **options)
-    return estimating.estimate(workload, top=top)
+    return estimating.estimate(_workload(model, method, options), top=top)
 
 
-def trace(model: "str | Workload", method: str = "lora", *, top: int = 0, **options: Any) -> "Footprint":
+def trace(
+    model: "str | Workload", method: str = "lora", *, top: int = 0, trust_remote_code: bool = False, **options: Any
+) -> "Footprint":
     """What the real step needs, run on meta tensors with the installed transformers and peft: no GPU.
 
     Arguments as in `estimate`; `peft_config` (a file's path, or the config itself) may stand in place of `method`.
+    `trust_remote_code`: modelling code beside the model's config.json is run, not refused.
     Raises MissingPackage, NotModelled, InvalidWorkload or UnknownName, RunFailed where the step itself fails.
     """
-    from memcalc.importers import peft
     from memcalc.tracing import record
-    from memcalc.workload import Workload
 
-    if isinstance(model, Workload):
-        workload = model
-    elif (config := options.pop("peft_config", None)) is not None:
-        workload = peft.workload(model, config, **options)
-    else:
-        workload = Workload.of(model, method, **options)
-    return record.trace(workload, top=top)
+    return record.trace(_workload(model, method, options), top=top, trust_remote_code=trust_remote_code)
+
+
+def trace_step(step: "Callable[[], Any]", **how: Any) -> "Footprint":
+    """What a step of your own needs: any model, loss and optimizer, written for "cuda", run without a GPU.
+
+    `step` is called once to warm up, then once to be measured; `model` is a module that was built before, on meta.
+    Further: `warm_up` (how often first), `gpu`, `name`, `alloc_conf`, `top`. `TracedStep` is the same as a context.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(1024, 1024, device="meta")
+    >>> def step():
+    ...     model(torch.ones(8, 1024, device="cuda")).sum().backward()
+    >>> memcalc.trace_step(step, model=model, gpu="l40s").peak_phase
+    'backward'
+    """
+    from memcalc.tracing import own_step
+
+    return own_step.trace_step(step, **how)
 
 
 def profile(
@@ -74,9 +87,8 @@ def profile(
     from memcalc.profiling import runner
     from memcalc.profiling.case import Case
     from memcalc.profiling.store import Store
-    from memcalc.workload import Workload
 
-    workload = model if isinstance(model, Workload) else Workload.of(model, method, **options)
+    workload = _workload(model, method, options)
     case = Case(workload, pretrained=pretrained, warmup=warmup, steps=steps, top=top, snapshot=snapshot)
     store = Store(out) if out is not None else None
     footprint = runner.run(case, _measure, timeout=timeout)
@@ -84,6 +96,20 @@ def profile(
         store.append(footprint)
         store.close()
     return footprint
+
+
+def _workload(model: "str | Workload", method: str, options: dict[str, Any]) -> "Workload":
+    """The workload that these mean, the method named or described by a config of peft's."""
+    from memcalc.workload import Workload
+
+    if isinstance(model, Workload):
+        return model
+    config = options.pop("peft_config", None)
+    if config is None:
+        return Workload.of(model, method, **options)
+    from memcalc.importers import peft
+
+    return peft.workload(model, config, None if method == "lora" else method, **options)
 
 
 def _measure(case: "Case") -> "Footprint":

@@ -29,7 +29,7 @@ class Count:
     model: str
     method: str
     estimated: Parameters
-    real: Parameters
+    real: Parameters | str  # or why there is none
 
     @property
     def exact(self) -> bool:
@@ -53,7 +53,7 @@ def _parameters(workload: Workload) -> Parameters:
     return Parameters(recording.total_params, recording.trainable_params)
 
 
-def _real_parameters(workloads: Mapping[str, Workload]) -> dict[str, Parameters]:
+def _real_parameters(workloads: Mapping[str, Workload]) -> dict[str, Parameters | str]:
     """transformers' model and peft's wrappers around it on meta, counted as peft counts.
 
     qlora's are lora's: peft counts packed weights by their logical size.

@@ -27,5 +27,8 @@ def _lines(found: list[Count]) -> Iterator[str]:
     yield "| model | method | total | trainable | exact |"
     yield "|---|---|---:|---:|---|"
     for each in found:
+        if isinstance(each.real, str):
+            yield f"| {each.model} | {each.method} | | | **no**: {each.real} |"
+            continue
         said = "yes" if each.exact else f"**no**: estimate {each.estimated.total:,} and {each.estimated.trainable:,}"
         yield f"| {each.model} | {each.method} | {each.real.total:,} | {each.real.trainable:,} | {said} |"

@@ -1,8 +1,8 @@
 """Every method of the installed peft under trace: does it run, and does it count what peft counts on real tensors?
 
-    python -m tests.peft_matrix                        the table on the terminal
-    python -m tests.peft_matrix --out reports/peft_matrix.md
-    python -m tests.peft_matrix --only OFT --only BOFT --family llama
+python -m tests.peft_matrix                        the table on the terminal
+python -m tests.peft_matrix --out reports/peft_matrix.md
+python -m tests.peft_matrix --only OFT --only BOFT --family llama
 """
 
 import logging
@@ -38,15 +38,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000, "n_positions": 256},
 }  # fmt: skip
-_ATTENTION = {
-    "bloom": ["query_key_value"],
-    "gpt2": ["c_attn"],
-}
+_ATTENTION = {"bloom": ["query_key_value"], "gpt2": ["c_attn"]}
 _PROJECTIONS = ["q_proj", "v_proj"]
 _NORMS = {"llama": "input_layernorm", "qwen2": "input_layernorm", "bloom": "input_layernorm"}
 _VIRTUAL = {"num_virtual_tokens": 4}
 _WITHOUT_TARGETS = frozenset(
-    ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE", "CPT", "ADAPTION_PROMPT", "LN_TUNING", "TRAINABLE_TOKENS", "SHADOW", "XLORA"]
+    [
+        "PROMPT_TUNING",
+        "MULTITASK_PROMPT_TUNING",
+        "P_TUNING",
+        "PREFIX_TUNING",
+        "CARTRIDGE",
+        "CPT",
+        "ADAPTION_PROMPT",
+        "LN_TUNING",
+        "TRAINABLE_TOKENS",
+        "SHADOW",
+        "XLORA",
+    ]
 )
 _REFUSED_BY_TRACE = ("ADAMSS", "FROD", "SHIRA")  # build with real tensors only, in minutes
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -93,7 +102,7 @@ def config_of(peft_type: str, family: str) -> dict[str, Any]:
 
 @cache
 def _trained_adapters(family: str) -> dict[str, str]:
-    """Two LoRA adapters of a family in folders of their own, for X-LoRA to mix; its code wants names that are numbers."""
+    """Two LoRA adapters of a family in folders of their own, for X-LoRA to mix; it wants numbers as names."""
     from memcalc.realize.adapters import wrap
     from memcalc.realize.model import build
 
@@ -166,8 +175,10 @@ def page(found: list[Outcome]) -> str:
         + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         + ". Written by `python -m tests.peft_matrix`.",
         "",
-        "runs: the step ran, and counts as peft counts on real tensors; refused: peft itself refuses the model on real "
-        "tensors; impossible: trace says why in one line.",
+        (
+            "runs: the step ran, and counts as peft counts on real tensors; refused: peft itself refuses the model on "
+            "real tensors; impossible: trace says why in one line."
+        ),
         "",
         "| method | " + " | ".join(FAMILIES) + " |",
         "| --- |" + " --- |" * len(FAMILIES),
@@ -201,7 +212,9 @@ def main(out: Path | None, only: tuple[str, ...], family: tuple[str, ...]) -> No
     found = []
     for outcome in outcomes(only, family):
         found.append(outcome)
-        click.echo(f"{outcome.peft_type:24} {outcome.family:6} {outcome.verdict:10} {outcome.trainable or '':>8} {outcome.why}")
+        click.echo(
+            f"{outcome.peft_type:24} {outcome.family:6} {outcome.verdict:10} {outcome.trainable or '':>8} {outcome.why}"
+        )
     if out is not None:
         out.parent.mkdir(exist_ok=True)
         out.write_text(page(found), encoding="utf-8")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     import torch
 
-    from memcalc.tape.tape import Shape
+    from memcalc.tape.layouts import Shape
 
 
 def shapes(most: int = 4) -> "st.SearchStrategy[Shape]":

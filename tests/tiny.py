@@ -41,7 +41,7 @@ _SMALL: Final[dict[str, int]] = {
 
 
 def config(model_type: str) -> dict[str, Any]:
-    """The table's config, or transformers' default one made small, so that a new family is tested before it has a row."""
+    """The table's config, or transformers' default one made small: a new family is tested without a row."""
     if model_type in TINY:
         return TINY[model_type]
     from transformers import AutoConfig

@@ -30,9 +30,7 @@ EXAMPLES = (
 @click.option("--timeline", "picture", metavar="FILE", help="draw what is allocated over time (.png, .svg, .pdf)")
 @click.option("--snapshot", metavar="FILE", help="write the timeline as PyTorch's memory snapshot, for its memory_viz")
 @click.option("--trust-remote-code", is_flag=True, help="run modelling code that comes with the model's folder")
-def trace(
-    workload: Workload, show: Show, picture: str | None, snapshot: str | None, trust_remote_code: bool
-) -> None:
+def trace(workload: Workload, show: Show, picture: str | None, snapshot: str | None, trust_remote_code: bool) -> None:
     """Run the real transformers and peft step without a GPU, and replay the allocator over its memory blocks."""
     for path in filter(None, (picture, snapshot)):
         _check_writable(path)
@@ -70,12 +68,12 @@ def _check_writable(path: str) -> None:
 def _progress() -> Iterator[Callable[[str], None]]:
     """Says on a terminal what is being done; silent in a pipe."""
     if not sys.stderr.isatty():
-        yield lambda stage: None
+        yield lambda _: None
         return
     from rich.console import Console
 
     with Console(stderr=True).status("importing torch, transformers and peft") as status:
-        yield lambda stage: status.update(stage)
+        yield status.update
 
 
 @contextlib.contextmanager

@@ -23,7 +23,10 @@ def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -
     Source of the defaults: transformers 5.24, modeling_utils.py, PreTrainedModel._from_config.
     Raises InvalidWorkload or NotModelled where transformers cannot build it as it is asked for.
     """
-    options = {versions.dtype_keyword(): DTYPES[workload.dtype], "attn_implementation": _implementation(workload)}
+    options: dict[str, Any] = {
+        versions.dtype_keyword(): DTYPES[workload.dtype],
+        "attn_implementation": _implementation(workload),
+    }
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if trust_remote_code and "auto_map" in workload.model.config:
@@ -39,7 +42,9 @@ def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -
         raise NotModelled(f"transformers cannot build a {config.model_type} here: {_line(error)}") from error
     except ValueError as error:
         if "attention implementation" in str(error):
-            raise InvalidWorkload(f"--attention {workload.attention}: {config.model_type} models have none: use eager") from error
+            raise InvalidWorkload(
+                f"--attention {workload.attention}: {config.model_type} models have none: use eager"
+            ) from error
         raise InvalidWorkload(f"transformers refuses this model: {_line(error)}") from error
     model.tie_weights()
     return model.train() if workload.training else model.eval()

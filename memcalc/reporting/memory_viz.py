@@ -33,8 +33,7 @@ def snapshot(timeline: Timeline, sizes: list[int]) -> dict[str, Any]:
     for number, event in enumerate(timeline.events):
         row = event if event >= 0 else ~event
         actions = ("alloc",) if event >= 0 else ("free_requested", "free_completed")
-        for action in actions:
-            entries.append(_entry(action, timeline, row, addresses[row], sizes[row], number))
+        entries += [_entry(action, timeline, row, addresses[row], sizes[row], number) for action in actions]
         if event >= 0:
             alive[row] = None
         else:

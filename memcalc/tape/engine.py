@@ -36,7 +36,7 @@ def backward(roots: Sequence[Tensor], gradients: Sequence[Array]) -> None:
 
 
 def _set_aside(roots: Sequence[Input | None]) -> list[tuple[Node | Leaf, int, list[Array | None] | None]]:
-    """What an engine further out waits for in nodes that the roots reach too: a run has counts and buffers of its own."""
+    """What an engine further out waits for in nodes that the roots reach too: a run has counts of its own."""
     found: dict[Node | Leaf, tuple[int, list[Array | None] | None]] = {}
     stack = [roots]
     while stack:

@@ -1,7 +1,5 @@
 """scaled_dot_product_attention on meta, with the kernel that CUDA would choose."""
 
-# ruff: noqa: SLF001 - aten's operators have such names
-
 import math
 from collections.abc import Callable
 from typing import Any

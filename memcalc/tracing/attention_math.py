@@ -1,7 +1,5 @@
 """sdpa's composite of plain operators, as CUDA runs it."""
 
-# ruff: noqa: SLF001 - aten's operators have such names
-
 import math
 
 import torch

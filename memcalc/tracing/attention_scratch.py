@@ -1,8 +1,5 @@
 """Blocks inside sdpa's kernels, from the arguments of aten's operators: q, k, v are (b, heads, s, head_dim)."""
 
-# ruff: noqa: SLF001 - aten's operators have such names
-# ruff: noqa: ARG001 - operators' signatures
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ operators called from C++ composites. Which operators do what is read from the i
 Source: aten/src/ATen/autocast_mode.h and .cpp (cached_cast, set_opt_dtype, prioritize).
 """
 
-# ruff: noqa: SLF001 - a cast weight must be no view
-
 import functools
 import re
 from collections.abc import Callable

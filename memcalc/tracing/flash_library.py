@@ -1,7 +1,5 @@
 """flash-attn's functions where the library is not installed, or cannot run: its blocks without its kernels."""
 
-# ruff: noqa: ARG001, ARG005 - flash-attn's signatures
-
 import contextlib
 import importlib
 import importlib.machinery

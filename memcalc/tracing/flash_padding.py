@@ -3,8 +3,6 @@
 Source: flash-attn 2, bert_padding.py.
 """
 
-# ruff: noqa: ARG001 - flash-attn's signatures
-
 from math import prod
 from typing import Any
 

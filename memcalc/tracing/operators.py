@@ -17,9 +17,7 @@ _GEMMS = frozenset(
         aten.mv.default, aten.dot.default, aten._addmm_activation.default, aten._int_mm.default,
     }
 )  # fmt: skip
-_INDEXING = frozenset(
-    {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
-)
+_INDEXING = frozenset({aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor})
 _CONSTANTS = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # python numbers made tensors
 _NOBODY_READS = (aten.uniform_.default, aten.normal_.default, aten.zero_.default)  # of an adapter made on the host
 _PLAIN = StandIn()

@@ -3,8 +3,6 @@
 Verified with torch 2.13. `missing()` says in one line what another torch lacks.
 """
 
-# ruff: noqa: SLF001 - that is what this file is for
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A workload's load, history and measured step, recorded on the meta device."""
 
-# ruff: noqa: SLF001 - transformers keeps its choice of attention there
-
 import contextlib
 import functools
 import time

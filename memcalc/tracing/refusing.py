@@ -13,7 +13,7 @@ _LOSSES = {
 
 _WAY_OUT = "memcalc profile runs it with real tensors, on --device cpu where there is no GPU"
 _NEEDING_VALUES = {  # of peft 0.21
-    "ADAMSS": "clusters the weights' values (sklearn's KMeans over aten::svd_lowrank), and the clusters decide its shapes",
+    "ADAMSS": "clusters the weights' values (sklearn's KMeans over aten::svd_lowrank), which decides its shapes",
     "FROD": "decomposes the weights' values on the CPU (aten::_to_copy out of meta)",
     "SHIRA": "adds a sparse tensor to each weight (aten::_coalesce), which has no meta kernel",
 }

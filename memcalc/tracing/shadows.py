@@ -6,8 +6,6 @@ run on the shadows too. Views share memory with their base as the meta tensors d
 write through, so nothing else has to be followed.
 """
 
-# ruff: noqa: SLF001 - a shadow hangs on the tensor that it belongs to
-
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +49,7 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any, limits: Limits) -> None:
     if isinstance(out, torch.Tensor):
         if not _wanted(out, limits):
             return
-        outputs = [out]
+        outputs: Any = [out]
     else:
         outputs = out if isinstance(out, tuple | list) else []
     wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, limits)]

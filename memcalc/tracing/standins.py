@@ -4,9 +4,6 @@ Composites that ask "is this a CUDA tensor?" are given a kernel at AutogradMeta 
 (COMPOSITES); kernels that allocate blocks for themselves get these noted (`table`).
 """
 
-# ruff: noqa: SLF001 - aten's operators have such names
-# ruff: noqa: ARG001 - operators' signatures
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The recorder: a dispatch mode that notes the birth and death of every storage."""
 
-# ruff: noqa: SLF001 - storages are known by their C++ address
-
 import weakref
 from typing import Any
 

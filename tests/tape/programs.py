@@ -4,7 +4,7 @@ All variables are (2, 4, 4), so that any op may follow any other. The interprete
 alive on both sides; what differs is the library.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,7 +80,7 @@ def _normal(x: torch.Tensor) -> torch.Tensor:
     return F.softmax(scores, -1, dtype=torch.float32)
 
 
-OPS: Final[Mapping[str, tuple[int, Callable[..., Tensor], Callable[..., torch.Tensor]]]] = {
+OPS: Final[Mapping[str, tuple[Any, ...]]] = {  # inputs, the tape's and torch's
     "add": (2, elementwise.add, torch.add),
     "mul": (2, elementwise.mul, torch.mul),
     "scale": (1, elementwise.scale, lambda x: x * 2),
@@ -212,7 +212,8 @@ def assert_same(program: Program, mode: str = "") -> None:
     try:
         theirs = there(program, mode)
     except RuntimeError as error:  # a reentrant layer whose results need no gradient
-        assert "this checkpoint() is not necessary" in str(error)
+        if "this checkpoint() is not necessary" not in str(error):
+            raise
         reject()
     mine = here(program, mode)
     difference = first_difference(mine[0], theirs[0], ("tape", "torch"))
@@ -259,5 +260,3 @@ def _steps(draw: st.DrawFn, before: int, *, least: int) -> tuple[Step, ...]:
         steps.append(Step(op, args, tuple(dropped)))
         alive = [variable for variable in alive if variable not in dropped] + [at]
     return tuple(steps)
-
-

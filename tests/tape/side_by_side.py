@@ -155,7 +155,7 @@ def cuda_like(pinned: str | None = None) -> Iterator[None]:
     with (
         standins.installed({**standins.COMPOSITES, **composites(Chooser(GPU, pinned))}),
         autocast_switch.installed(Place()),
-        mock.patch("memcalc.tracing.tracer.last_reference_counts", lambda: counts),
+        mock.patch("memcalc.tracing.tracer.last_reference_counts", return_value=counts),
     ):
         yield
 
@@ -395,4 +395,3 @@ def _described_torch(tensor: torch.Tensor) -> Described:
 
 def _telling(shape: Shape, strides: Shape) -> Shape:
     return tuple(stride for size, stride in zip(shape, strides, strict=True) if size != 1)
-

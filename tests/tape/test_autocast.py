@@ -7,11 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from memcalc.tape.autocast import autocast, lower, upper
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import add, cast, mul, rsqrt, scale, silu, square
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.timeline import Timeline
-from tests.tape.side_by_side import Op, Shape, assert_same
+from tests.tape.side_by_side import Op, assert_same
 
 
 def _square(b: int) -> tuple[Shape, ...]:

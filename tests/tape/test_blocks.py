@@ -10,9 +10,10 @@ import torch
 
 from memcalc.tape import blocks
 from memcalc.tape.blocks import Attention
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import add
 from memcalc.tape.tape import Array, Tensor
-from tests.tape.side_by_side import GPU, Op, Shape, assert_same
+from tests.tape.side_by_side import GPU, Op, assert_same
 
 
 def _normed(b: int) -> tuple[Shape, ...]:

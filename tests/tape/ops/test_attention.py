@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from memcalc.tape import blocks
 from memcalc.tape.blocks import Attention
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import attention as ops
 from memcalc.tape.ops.views import transpose
 from memcalc.tape.tape import Array, Tensor
 from memcalc.tracing.flash_library import flash_attn_func
-from tests.tape.side_by_side import GPU, Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import GPU, Op, assert_same, without_row
 
 
 def _qkv(b: int) -> tuple[Shape, ...]:
@@ -43,7 +44,7 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 
 
 def _seen_by_position(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # type: ignore[no-any-return]
+    return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
 
 
 def _flash_library(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

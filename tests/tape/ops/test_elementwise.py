@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import elementwise as ops
-from tests.tape.side_by_side import Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import Op, assert_same, without_row
 
 
 def _one(b: int) -> tuple[Shape, ...]:
@@ -26,7 +27,9 @@ OPS: Final = {
     "add, wider": Op(ops.add, torch.add, _two, dtypes=("", "fp32")),
     "add, to the wider": Op(ops.add, torch.add, _two, dtypes=("fp32", "")),
     "add, without the batch": Op(ops.add, torch.add, lambda b: ((b, 5, 8), (5, 8))),
-    "add, both broadcast": Op(ops.add, torch.add, lambda b: ((b, 1, 8), (1, 5, 8)), layouts=("contiguous", "leaf", "sliced")),
+    "add, both broadcast": Op(
+        ops.add, torch.add, lambda b: ((b, 1, 8), (1, 5, 8)), layouts=("contiguous", "leaf", "sliced")
+    ),
     "sub": Op(ops.sub, torch.sub, _two),
     "sub, a column": Op(ops.sub, torch.sub, lambda b: ((b, 5, 8), (b, 5, 1))),
     "mul": Op(ops.mul, torch.mul, _two),
@@ -41,11 +44,12 @@ OPS: Final = {
     "divide": Op(ops.divide, lambda x: x / 3, _one),
     "divided": Op(ops.divided, torch.div, _one, lambda _: (((), "fp32"),)),
     "divided, a scalar": Op(ops.divided, torch.div, lambda _: ((),), lambda _: (((), "fp32"),), over=("fp32",)),
-    "scaled_in_place": Op(
-        lambda x: ops.scaled_in_place(ops.shift(x)), lambda x: (x + 1).mul_(2), _one,
-    ),
+    "scaled_in_place": Op(lambda x: ops.scaled_in_place(ops.shift(x)), lambda x: (x + 1).mul_(2), _one),
     "added_in_place": Op(
-        lambda x, y: ops.added_in_place(ops.scale(x)), lambda x, y: (x * 2).add_(y), _one, lambda b: (((b, 5, 8), "bf16"),)
+        lambda x, y: ops.added_in_place(ops.scale(x)),
+        lambda x, y: (x * 2).add_(y),
+        _one,
+        lambda b: (((b, 5, 8), "bf16"),),
     ),
     "shift": Op(ops.shift, lambda x: x + 1e-6, _one),
     "neg": Op(ops.neg, torch.neg, _one),

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import linear as ops
-from tests.tape.side_by_side import Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import Op, assert_same, without_row
 
 
 def _linear(b: int) -> tuple[Shape, ...]:

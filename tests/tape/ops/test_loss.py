@@ -1,15 +1,14 @@
 """Lookup, softmax and the cross-entropy's parts against torch on meta."""
 
-
-
 from typing import Final
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import loss as ops
-from tests.tape.side_by_side import Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import Op, assert_same, without_row
 
 
 def _scores(b: int) -> tuple[Shape, ...]:

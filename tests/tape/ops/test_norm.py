@@ -5,8 +5,9 @@ from typing import Final
 import pytest
 from torch.nn import functional as F
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import norm as ops
-from tests.tape.side_by_side import Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import Op, assert_same, without_row
 
 
 def _biased(b: int) -> tuple[Shape, ...]:
@@ -17,12 +18,19 @@ _DENSE: Final = ("contiguous", "leaf")
 _CONTIGUOUS: Final = ("expanded",)  # meta lays x's gradient out as what comes back, CUDA as x
 
 OPS: Final = {
-    "layer_norm": Op(ops.layer_norm, lambda x, w, bias: F.layer_norm(x, (8,), w, bias), _biased, layouts=_DENSE, gradients=_CONTIGUOUS),
+    "layer_norm": Op(
+        ops.layer_norm,
+        lambda x, w, bias: F.layer_norm(x, (8,), w, bias),
+        _biased,
+        layouts=_DENSE,
+        gradients=_CONTIGUOUS,
+    ),
     "layer_norm, autocast": Op(
         ops.layer_norm,
         lambda x, w, bias: F.layer_norm(x, (8,), w, bias),
         _biased,
-        layouts=_DENSE, gradients=_CONTIGUOUS,
+        layouts=_DENSE,
+        gradients=_CONTIGUOUS,
         amp="bf16",
         over=("fp32", "bf16"),
     ),
@@ -30,7 +38,8 @@ OPS: Final = {
         ops.layer_norm,
         lambda x, w, bias: F.layer_norm(x, (8,), w, bias),
         _biased,
-        layouts=_DENSE, gradients=_CONTIGUOUS,
+        layouts=_DENSE,
+        gradients=_CONTIGUOUS,
         amp="bf16",
         dtypes=("", "fp32", "fp32"),
     ),

@@ -5,9 +5,10 @@ from typing import Final
 import pytest
 import torch
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import views as ops
 from memcalc.tape.ops.elementwise import mul
-from tests.tape.side_by_side import Op, Shape, assert_same, without_row
+from tests.tape.side_by_side import Op, assert_same, without_row
 
 
 def _hidden(b: int) -> tuple[Shape, ...]:
@@ -65,14 +66,14 @@ OPS: Final = {
     "narrow, all of it": Op(lambda x: ops.narrow(x, 3, 6), lambda x: x[..., :6], _heads),
     "every_second": Op(ops.every_second, lambda x: x[..., ::2], _heads),
     "split": Op(
-        lambda x: mul(*ops.split(x, (4, 2), 3)[::-1][:1] * 2), lambda x: torch.mul(*x.split((4, 2), -1)[1:] * 2), _heads,
+        lambda x: mul(*ops.split(x, (4, 2), 3)[::-1][:1] * 2), lambda x: torch.mul(*x.split((4, 2), -1)[1:] * 2), _heads,  # noqa: E501
     ),
     "split, both used": Op(
         lambda x: mul(*ops.split(x, (12, 12), 2)), lambda x: torch.mul(*x.split((12, 12), -1)), _hidden,
     ),
     "stack_last": Op(ops.stack_last, lambda x, y: torch.stack((x, y), -1), _two),
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
-    "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),
+    "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),  # noqa: E501
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
     "cat, wider": Op(
         lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two, dtypes=("", "fp32")

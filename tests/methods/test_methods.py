@@ -1,0 +1,169 @@
+"""Every file in methods/ against peft on meta: a new file is tested before its author writes a test."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+import torch
+
+from memcalc import estimating, methods
+from memcalc.comparing import first_difference
+from memcalc.errors import MemcalcError
+from memcalc.methods.base import Method
+from memcalc.options import options_of
+from memcalc.step.declaring import parameter_order
+from memcalc.tape.builder import Builder
+from memcalc.workload import Workload
+from tests.producers import estimated, traced
+from tests.tiny import tiny
+
+METHODS: Final = methods.names()
+_METHOD: Final = pytest.mark.parametrize("method", METHODS)
+_FAMILIES: Final = ("llama", "bloom", "qwen2")  # without biases, with them everywhere, with some
+_DTYPES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+# Options beside the defaults that a method is compared under; a method without a row has the defaults alone.
+VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "lora": {
+        "all-linear": {"target": "all-linear", "rank": 3},
+        "rank-stabilized": {"use_rslora": True},
+        "all biases": {"bias": "all"},
+        "its own biases": {"bias": "lora_only"},
+        "adapters as the base": {"autocast_adapter_dtype": False},
+        "fp32": {"dtype": "fp32"},
+    }
+}
+CASES: Final = [(method, name, options) for method in METHODS
+                for name, options in {"as it is": {}, **VARIED.get(method, {})}.items()]  # fmt: skip
+_CASE: Final = pytest.mark.parametrize(
+    ("method", "options"), [case[::2] for case in CASES], ids=[f"{case[0]}: {case[1]}" for case in CASES]
+)
+
+
+def _real(w: Workload) -> Any:
+    """The real model under the real method. A quantized base has the shapes of one that is not."""
+    from memcalc.realize.adapters import wrap
+    from memcalc.realize.model import build
+
+    return wrap(build(w, "meta"), w, "meta")
+
+
+def _own_name(name: str) -> str:
+    """A parameter's name in peft's wrapper → in the base model."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+@_CASE
+@pytest.mark.parametrize("model_type", _FAMILIES)
+def test_its_parameters_are_pefts(model_type: str, method: str, options: dict[str, Any]) -> None:
+    """By name, shape and order; which of them train, and in which dtype adapters are."""
+    w = tiny(model_type, method, **options)
+    _, m, loaded = estimating.write(w, *estimating.family_of(w))
+    base, parameters = loaded.model.base, m.parameters
+    mine = [
+        (name, parameters[name].shape, name in loaded.trained, "" if name in base else parameters[name].dtype)
+        for name in parameter_order(loaded.model)
+        if name in parameters and not _is_buffer(base, name)
+    ]
+    packed = {f"{name}.weight" for name in _linears(base) if w.quant != "none"} - {"lm_head.weight"}
+    named = [(_own_name(name), x) for name, x in _real(w).named_parameters()]
+    assert mine == [
+        (name, tuple(x.shape), x.requires_grad, "" if name in base else _DTYPES[x.dtype])
+        for name, x in named
+        if name not in packed
+    ]
+
+
+def _is_buffer(base: Mapping[str, Any], name: str) -> bool:
+    return name in base and base[name].kind == "buffer"
+
+
+def _linears(base: Mapping[str, Any]) -> list[str]:
+    return [name.removesuffix(".weight") for name, declared in base.items() if declared.kind == "linear"]
+
+
+@_CASE
+@pytest.mark.parametrize("model_type", _FAMILIES)
+def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, Any]) -> None:
+    w = tiny(model_type, method, **options)
+    model, recording = _real(w), estimated(w)
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+    else:
+        total = sum(x.numel() for x in model.parameters())
+        trainable = sum(x.numel() for x in model.parameters() if x.requires_grad)
+    assert (recording.trainable_params, recording.total_params) == (trainable, total)
+
+
+@_CASE
+@pytest.mark.parametrize("model_type", _FAMILIES)
+def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: str, options: dict[str, Any]) -> None:
+    w = tiny(model_type, method, **options)
+    model = _real(w)
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    else:
+        state = dict(model.named_parameters())
+    item = {torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
+    raised = w.kbit_prepare != "none"  # biases have been raised to fp32 before peft saw them
+    assert estimated(w).checkpoint_bytes == sum(
+        x.numel() * (4 if raised and name.endswith("bias") else item[x.dtype]) for name, x in state.items()
+    )
+
+
+@_METHOD
+@pytest.mark.parametrize("model_type", ["llama", "bloom"])
+def test_its_stream_is_traces(model_type: str, method: str) -> None:
+    w = tiny(model_type, method)
+    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
+    assert difference is None, difference
+
+
+@_METHOD
+def test_its_file_defines_a_method(method: str) -> None:
+    file = methods.load(method)
+    assert issubclass(file.METHOD, Method)
+    assert file.METHOD().options().keys() == options_of(file.METHOD).keys()
+    assert file.METHOD.__doc__ is not None
+
+
+@_METHOD
+def test_pefts_config_takes_what_it_is_given(method: str) -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    plain = methods.load(method).METHOD().peft_config()
+    if plain is None:
+        pytest.skip("peft takes no part")
+    peft_type = plain.pop("peft_type")
+    fields = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type].__dataclass_fields__
+    assert set(plain) <= set(fields)
+
+
+@_METHOD
+def test_what_its_name_implies_is_a_workloads_option(method: str) -> None:
+    assert set(methods.load(method).IMPLIES) <= set(options_of(Workload))
+
+
+def test_the_hooks_do_nothing_by_default() -> None:
+    class Nothing:
+        def linear(self, x: str) -> str:
+            return f"W {x}"
+
+    base: Any = Method()
+    builder: Any = Builder
+    assert base.targets("llama", ["q_proj"], "lm_head") == frozenset()
+    assert base.trains("q_proj.weight", frozenset()) is False
+    assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
+    assert base.peft_config() is None
+
+
+@pytest.mark.parametrize(("text", "name"), [("LoRA", "lora"), (" QLORA ", "qlora"), ("full", "full")])
+def test_a_name_is_written_as_one_likes(text: str, name: str) -> None:
+    assert methods.canonical_name(text) == name
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(MemcalcError, match="did you mean lora"):
+        methods.canonical_name("lorra")
