@@ -35,6 +35,7 @@ class Recording(NamedTuple):
     checkpoint_bytes: int
     attention_kernel: str
     versions: dict[str, str]
+    warnings: tuple[str, ...] = ()  # what was assumed
 
 
 def footprint_of(
@@ -66,7 +67,7 @@ def footprint_of(
         phases=_phases(played),
         unavailable=_unavailable(w),
         versions=recording.versions,
-        warnings=w.warnings,
+        warnings=(*w.warnings, *recording.warnings),
         seconds=seconds,
         largest=_largest(timeline, played, alive, top),
     )

@@ -63,9 +63,13 @@ def _real_parameters(workloads: Mapping[str, Workload]) -> dict[str, Parameters 
 
     base: Any = build(workloads["full"], "meta")
     sizes = [parameter.numel() for parameter in base.parameters()]
-    found = {"full": Parameters(sum(sizes), sum(sizes))}
+    found: dict[str, Parameters | str] = {"full": Parameters(sum(sizes), sum(sizes))}
     for name in ("lora", "lora all-linear"):
-        wrapped: Any = wrap(base, workloads[name], "meta")
+        try:
+            wrapped: Any = wrap(base, workloads[name], "meta")
+        except MemcalcError as error:
+            found[name] = str(error)
+            continue
         trainable, total = wrapped.get_nb_trainable_parameters()
         found[name] = Parameters(total, trainable)
         base = wrapped.unload()

@@ -129,7 +129,8 @@ def _warm_up(model: Any, device: str, workload: Workload) -> None:
     for name, tensor in model.state_dict().items():
         if name not in tied:
             path, _, attribute = name.rpartition(".")
-            packed = quantize.is_packed(model.get_submodule(path), attribute)
-            nbytes += tensor.numel() * (quantize.BYTES_PER_WEIGHT if packed else tensor.element_size())
+            module = model.get_submodule(path)
+            packed = quantize.is_packed(module, attribute)
+            nbytes += tensor.numel() * (quantize.warm_up_bytes(module) if packed else tensor.element_size())
     nbytes = min(nbytes, workload.gpu.memory_bytes - _KEPT_FREE)
     torch.empty(int(nbytes // 2), dtype=torch.float16, device=device)

@@ -1,4 +1,4 @@
-"""bitsandbytes' 4-bit layers through their own modules, on any device, without from_pretrained."""
+"""bitsandbytes' layers through their own modules, on any device, without from_pretrained."""
 
 # ruff: noqa: SLF001 - bitsandbytes has no public name for it
 
@@ -14,35 +14,40 @@ from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
 
 FOUR_BIT = ("nf4", "fp4")
+_PACKED = ("Linear4bit", "Linear8bitLt")
 _EMBEDDINGS = ("lm_head", "embed_tokens", "wte", "wpe")  # names that TRL looks for
-BYTES_PER_WEIGHT = 0.5  # as transformers' warm-up counts a 4-bit weight (quantizer_bnb_4bit.py, quantized_element_size)
 
 
 def replace_linears(model: Any, workload: Workload) -> None:
-    """Put Linear4bit where transformers does: every linear layer but the head and tied or kept ones.
+    """Put bitsandbytes' layers where transformers does: every linear layer but the head and tied or kept ones.
 
-    Source: transformers 5.24, quantizers/quantizer_bnb_4bit.py, _process_model_before_weight_loading.
+    Source: transformers 5.24, quantizers/quantizer_bnb_4bit.py and quantizer_bnb_8bit.py,
+    _process_model_before_weight_loading.
     """
-    if workload.quant not in FOUR_BIT:
-        raise NotModelled(f"--quant {workload.quant} cannot be built by trace and profile yet: use estimate")
+    if workload.quant not in (*FOUR_BIT, "int8"):
+        raise NotModelled(f"--quant {workload.quant} cannot be built by trace and profile: they have nf4, fp4 and int8")
     try:
         import bitsandbytes  # noqa: F401  replace_with_bnb_linear needs it and does not say so
     except ImportError:
-        raise MissingPackage("bitsandbytes", "trace") from None
+        raise MissingPackage("bitsandbytes", "quant") from None
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=workload.quant,
-        bnb_4bit_use_double_quant=workload.double_quant,
-        bnb_4bit_compute_dtype=DTYPES[workload.dtype],
-    )
+    if workload.quant == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=workload.quant,
+            bnb_4bit_use_double_quant=workload.double_quant,
+            bnb_4bit_compute_dtype=DTYPES[workload.dtype],
+        )
     kept = versions.unpacked_modules(model)
     with _default_dtype(DTYPES[workload.dtype]):  # as from_pretrained does: the layers' biases are made in it
         replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
     versions.mark_quantized(model, config)
-    model.is_loaded_in_4bit = True
+    model.is_loaded_in_4bit = workload.quant in FOUR_BIT
+    model.is_loaded_in_8bit = workload.quant == "int8"
 
 
 @contextlib.contextmanager
@@ -56,20 +61,39 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def is_packed(module: torch.nn.Module, name: str) -> bool:
-    """Whether a module's parameter is one that is stored in 4 bits."""
-    return name == "weight" and type(module).__name__ == "Linear4bit"
+    """Whether a module's parameter is one that is stored in 4 or 8 bits."""
+    return name == "weight" and type(module).__name__ in _PACKED
+
+
+def warm_up_bytes(module: torch.nn.Module) -> float:
+    """Bytes of one packed weight as transformers' warm-up counts them (quantizers, quantized_element_size)."""
+    return 0.5 if type(module).__name__ == "Linear4bit" else 1.0
 
 
 def pack(module: Any, weight: torch.Tensor, device: str) -> None:
-    """Quantize a weight that lies on the device already (transformers 5.24, Bnb4bitQuantize.convert)."""
+    """Quantize a weight that lies on the device already.
+
+    Eight bits go over the host: a second copy, in fp16, comes back from it.
+    Source: transformers 5.24, integrations/bitsandbytes.py, Bnb4bitQuantize.convert, Bnb8bitQuantize.convert;
+    bitsandbytes 0.50.2, nn/modules.py, Params4bit._quantize, Int8Params._quantize.
+    """
     old = module.weight
-    module.weight = type(old)(weight, requires_grad=False, **old.__dict__)._quantize(device)
+    if type(module).__name__ == "Linear4bit":
+        module.weight = type(old)(weight, requires_grad=False, **old.__dict__)._quantize(device)
+        return
+    import bitsandbytes.functional
+
+    half = torch.empty_like(weight, dtype=torch.float16, device=device).copy_(weight)
+    codes, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(half)
+    module.weight = type(old)(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
 
 
 def quantization_state(module: torch.nn.Module) -> list[torch.Tensor]:
-    """The tensors beside a packed weight: absmax, map, offset and those of the nested state."""
-    state = getattr(getattr(module, "weight", None), "quant_state", None)
-    found: list[torch.Tensor] = []
+    """The tensors beside a packed weight: absmax, map, offset and those of the nested state; a row's scale."""
+    weight = getattr(module, "weight", None)
+    state = getattr(weight, "quant_state", None)
+    scales = getattr(weight, "SCB", None)
+    found: list[torch.Tensor] = [scales] if isinstance(scales, torch.Tensor) else []
     while state is not None:
         found += [part for part in (state.absmax, state.code, state.offset) if isinstance(part, torch.Tensor)]
         state = state.state2

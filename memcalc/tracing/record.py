@@ -22,6 +22,7 @@ from memcalc.tracing.refusing import refuse
 from memcalc.tracing.tracer import Tracer
 from memcalc.workload import Workload
 
+_NO_OUTLIERS = "int8: no column of an activation was taken for an outlier; each that is one costs a little more"
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
 
@@ -75,6 +76,7 @@ def record(
             checkpoint_bytes=checkpoint_bytes,
             attention_kernel=_kernel_taken(model, chooser),
             versions=describing.versions(),
+            warnings=(_NO_OUTLIERS,) if workload.quant == "int8" else (),
         )
 
 

@@ -77,6 +77,7 @@ class StandIn:
 
     scratch: Callable[..., Scratch] = _no_scratch
     run: Callable[..., Any] | None = None
+    opened: Callable[..., Any] | None = None  # the op as other ops, each seen by itself
     multiplies: bool = False  # it calls cuBLAS where its scratch is not empty
     last_output_first: bool = False  # the order in which its outputs are allocated
 
@@ -104,11 +105,17 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
 
 def _bitsandbytes(gpu: Gpu) -> dict[Any, StandIn]:
     """Source: bitsandbytes 0.50.2, backends/cuda/ops.py."""
+    from memcalc.tracing import bitsandbytes_operators as bnb
+
     ops = torch.ops.bitsandbytes
     return {
-        ops.gemm_4bit.default: StandIn(_gemm_4bit(gpu), multiplies=True),
+        ops.gemm_4bit.default: StandIn(bnb.gemm_4bit(gpu), multiplies=True),
         ops.quantize_4bit.default: StandIn(last_output_first=True),
         ops.quantize_blockwise.default: StandIn(last_output_first=True),
+        ops.int8_mixed_scaled_mm.default: StandIn(opened=bnb.int8_mixed_product),
+        ops.int8_scaled_mm.default: StandIn(opened=bnb.int8_product),
+        ops.int8_vectorwise_quant.default: StandIn(bnb.int8_rows_scratch, run=bnb.int8_rows, last_output_first=True),
+        ops.int8_mm_dequant.default: StandIn(bnb.int8_dequant_scratch),
     }
 
 
@@ -152,23 +159,3 @@ def _embedding_backward(grad: torch.Tensor, indices: torch.Tensor, rows: int, *a
 
 def _foreach_norm(tensors: list[torch.Tensor], *args: Any, **kwargs: Any) -> Scratch:
     return kernels.foreach_norm_scratch([tensor.numel() for tensor in tensors])
-
-
-def _gemm_4bit(gpu: Gpu) -> Callable[..., Scratch]:
-    def scratch(
-        x: torch.Tensor,
-        packed: torch.Tensor,
-        shape: Any,
-        absmax: torch.Tensor,
-        blocksize: int,
-        quant_type: str,
-        bias: torch.Tensor | None = None,
-        absmax_8bit: torch.Tensor | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Scratch:
-        n, k = shape
-        rows = x.numel() // k
-        return kernels.gemm_4bit_scratch(gpu, rows, n, k, DTYPE_NAMES[x.dtype], double_quant=absmax_8bit is not None)
-
-    return scratch

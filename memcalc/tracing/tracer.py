@@ -50,10 +50,10 @@ class Tracer(TorchDispatchMode):
         op = self._operators.get(func)
         if op is None:
             op = self._operators[func] = describe(func, self._standins.get(func))
-        if op.composite or func in standins.COMPOSITES:  # reached undecomposed in inference mode only
-            composite = standins.COMPOSITES.get(func, func.decompose)
+        if op.composite or op.standin.opened or func in standins.COMPOSITES:  # composites: in inference mode only
+            body = standins.COMPOSITES.get(func) or op.standin.opened or func.decompose
             with self:
-                return composite(*args, **kwargs)
+                return body(*args, **kwargs)
         if op.indexes:
             with self:
                 args = without_masks(args)
