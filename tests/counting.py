@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from memcalc import families
 from memcalc.catalog.find import Model, models
+from memcalc.errors import MemcalcError
 from memcalc.workload import Workload
 from tests.producers import estimated
 

@@ -46,6 +46,7 @@ def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -
                 f"--attention {workload.attention}: {config.model_type} models have none: use eager"
             ) from error
         raise InvalidWorkload(f"transformers refuses this model: {_line(error)}") from error
+    model.to(device)  # some architectures make a parameter of numbers, on the host
     model.tie_weights()
     return model.train() if workload.training else model.eval()
 
@@ -72,7 +73,7 @@ def _config(auto: Any, plain: Mapping[str, Any]) -> Any:
         raise NotModelled(f"transformers {transformers.__version__} has no model type {shown(model_type)}: {remedy}")
     try:
         return auto.for_model(model_type, **rest)
-    except Exception as error:  # noqa: BLE001 - a config class may check its fields in any way
+    except Exception as error:
         raise InvalidWorkload(f"transformers cannot read this config.json: {_line(error)}") from error
 
 

@@ -3,7 +3,7 @@
 Source: bitsandbytes 0.50.2, backends/cuda/ops.py, backends/default/ops.py. Unverified on a GPU, but for four bits.
 """
 
-# ruff: noqa: ARG001 - operators' signatures
+
 
 from collections.abc import Callable
 from typing import Any

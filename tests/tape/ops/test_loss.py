@@ -26,6 +26,10 @@ OPS: Final = {
         lambda w, ids: ops.embedding(ids, w), lambda w, ids: F.embedding(ids, w), lambda _: ((16, 8),),
         lambda b: (((b, 5), "int64"),),
     ),
+    "embedding, many tokens": Op(
+        lambda w, ids: ops.embedding(ids, w), lambda w, ids: F.embedding(ids, w), lambda _: ((16, 8),),
+        lambda b: (((b, 3500), "int64"),),
+    ),
     "softmax_fp32": Op(ops.softmax_fp32, lambda x: F.softmax(x, -1, dtype=torch.float32), _scores, layouts=_DENSE),
     "safe_softmax": Op(
         ops.safe_softmax, lambda x: torch.ops.aten._safe_softmax(x, -1), _scores, over=("fp32",), layouts=_DENSE,
