@@ -1,6 +1,6 @@
 """What a training step of your own needs on a GPU, without one: your model, your loss, your optimizer.
 
-    python examples/trace_your_own_step.py
+python examples/trace_your_own_step.py
 """
 
 import torch

@@ -3,8 +3,6 @@
 Source: bitsandbytes 0.50.2, backends/cuda/ops.py, backends/default/ops.py. Unverified on a GPU, but for four bits.
 """
 
-
-
 from collections.abc import Callable
 from typing import Any
 

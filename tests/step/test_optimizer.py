@@ -191,5 +191,3 @@ def test_zeroed_gradients_stay() -> None:
     assert leaf.grad is not None
     states.zero_grad("none")
     assert leaf.grad is None
-
-
