@@ -104,13 +104,12 @@ def write(
         tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
         m = _builder(w, c, attention, architecture)
         loaded = load(m, architecture, family, w, depth)
-        if not w.training:
-            Inference(m, family, c, w).run()
-        elif prepared:
-            Training(m, family, c, w, loaded).run_prepared()
-        else:
-            Training(m, family, c, w, loaded).run()
-        timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
+        loop = Training(m, family, c, w, loaded) if w.training else Inference(m, family, c, w)
+        try:
+            loop.run(prepared=prepared)
+            timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
+        finally:
+            vars(loop).clear()  # loop and trainer know each other: else only the collector could free what they keep
     return timeline, m, loaded
 
 

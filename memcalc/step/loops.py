@@ -36,8 +36,11 @@ class Training:
         self.step = self.plain_step if self.trainer is None else self.trainer.step
         self.marking = True
 
-    def run(self) -> None:
-        """The steps of `--history`, then the measured one."""
+    def run(self, *, prepared: bool = False) -> None:
+        """The steps of `--history`, then the measured one; `prepared`: on what a step like it has left alive."""
+        if prepared:
+            self._run_prepared()
+            return
         if self.w.history:
             tape.timeline.phase("history")
         self.marking = False
@@ -49,8 +52,7 @@ class Training:
         self.marking = True
         self.step(self.w.seq_len)
 
-    def run_prepared(self) -> None:
-        """The measured step alone, on what a step like it has left alive."""
+    def _run_prepared(self) -> None:
         tape.timeline.phase("history")
         tape.category, tape.scope = "workspace", ""
         self.states.prepare()
@@ -257,7 +259,7 @@ class Inference:
     def __init__(self, m: Builder, family: Family, c: Config, w: Workload) -> None:
         self.m, self.family, self.c, self.w = m, family, c, w
 
-    def run(self) -> None:
+    def run(self, *, prepared: bool = False) -> None:
         tape.timeline.phase("forward")
         tape.category, tape.scope, tape.grad = "activations", "", False
         shape = (self.w.batch, self.w.seq_len)

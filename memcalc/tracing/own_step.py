@@ -84,6 +84,11 @@ class TracedStep:
             self._stack = stack.pop_all()
         return self
 
+    @property
+    def timeline(self) -> Timeline:
+        """What was recorded so far."""
+        return self._tracer.timeline
+
     def know(self, *models: nn.Module) -> None:
         """Models that were built before the block: their weights are loaded here, in order."""
         for model in models:

@@ -1,0 +1,103 @@
+"""Hugging Face's Trainer itself, run on meta, against the loop that stands for it."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from memcalc.comparing import first_difference
+from memcalc.timeline import Timeline
+from memcalc.tracing.own_step import TracedStep
+from memcalc.tracing.record import record
+from tests.tracing.steps import CONFIGS, tiny
+
+CASES: dict[str, dict[str, Any]] = {
+    "full": {"method": "full", "dtype": "bf16"},
+    "lora, foreach": {"dtype": "bf16", "optimizer": "adamw_torch"},
+    "lora, bf16 autocast, accumulated": {"dtype": "fp32", "amp": "bf16", "grad_accum": 2},
+    "full, fp16 autocast, accumulated": {"method": "full", "dtype": "fp32", "amp": "fp16", "grad_accum": 2},
+    "lora, checkpointed": {"dtype": "bf16", "amp": "bf16", "checkpointing": True},
+    "full, sgd, checkpointed reentrant": {
+        "method": "full", "dtype": "fp32", "optimizer": "sgd", "checkpointing": True, "reentrant": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_every_block_of_trainers_own_second_step_is_born_and_freed_as_in_ours(
+    options: dict[str, Any], tmp_path: Any
+) -> None:
+    workload = tiny(**options)
+    recording = record(workload)
+    forward = next(mark.at for mark in recording.timeline.marks if mark.name == "forward")
+    ours = _from(recording.timeline, forward)
+    theirs = _second_step(workload, str(tmp_path))
+    assert theirs.nbytes == ours.nbytes
+    difference = first_difference(_up_to_the_last_birth(ours), _up_to_the_last_birth(theirs), ("ours", "trainer"))
+    assert difference is None, difference
+
+
+def _second_step(w: Any, folder: str) -> Timeline:
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    class Watched(transformers.Trainer):  # type: ignore[misc]
+        """Notes where its second step begins."""
+
+        began: tuple[int, ...] = ()
+
+        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+            self.began += (len(traced.timeline.events),)
+            return super().get_batch_samples(*args, **kwargs)
+
+    config = transformers.AutoConfig.for_model(**CONFIGS["llama"])
+    data = [{"input_ids": torch.arange(w.seq_len), "labels": torch.arange(w.seq_len)} for _ in range(16)]
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[w.dtype]
+    with warnings.catch_warnings(), TracedStep(gpu="a100-80gb") as traced:
+        warnings.simplefilter("ignore")
+        model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).to("cuda")
+        if w.method_name == "lora":
+            model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]))
+        arguments = transformers.TrainingArguments(
+            folder,
+            per_device_train_batch_size=w.batch,
+            gradient_accumulation_steps=w.grad_accum,
+            max_steps=2,
+            optim=w.optimizer,
+            gradient_checkpointing=w.checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": w.reentrant} if w.checkpointing else None,
+            bf16=w.amp == "bf16",
+            fp16=w.amp == "fp16",
+            report_to=[],
+            logging_strategy="no",
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        trainer = Watched(model=model, args=arguments, train_dataset=data)
+        trainer.train()
+    return _from(traced.timeline, trainer.began[1])
+
+
+def _from(timeline: Timeline, start: int) -> Timeline:
+    """What is born from `start` on."""
+    kept, rows = Timeline(), dict[int, int]()
+    for event in timeline.events[start:]:
+        if event >= 0:
+            rows[event] = kept.birth(timeline.nbytes[event], timeline.categories[event], *timeline.labels[event])
+        elif ~event in rows:
+            kept.death(rows[~event])
+    return kept
+
+
+def _up_to_the_last_birth(timeline: Timeline) -> Timeline:
+    """Without what dies at the end of the run: train() returns, ours goes on."""
+    last = max(at for at, event in enumerate(timeline.events) if event >= 0)
+    kept = Timeline()
+    for at, event in enumerate(timeline.events[: last + 1]):
+        if event >= 0:
+            kept.birth(timeline.nbytes[event], timeline.categories[event], *timeline.labels[event])
+        elif at <= last:
+            kept.death(~event)
+    return kept
