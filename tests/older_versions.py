@@ -129,7 +129,7 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
         ),
     ]
     for version, results in found.items():
-        used = next((result["versions"] for result in results if "versions" in result), {})
+        used: dict[str, str] = next((result["versions"] for result in results if "versions" in result), {})
         packages = [package for package in ("torch", "peft", "accelerate") if package in used]
         named = ", ".join(f"{package} {used[package]}" for package in packages)
         lines += ["", f"## transformers {version}", "", named, "", "| row | figure | measured | trace | | error |"]

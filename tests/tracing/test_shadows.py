@@ -28,7 +28,9 @@ def test_a_mask_in_an_index_is_searched_first_as_cuda_does() -> None:
     with tracer:
         mask = torch.ones(4, dtype=torch.bool, device="meta")
         _ = torch.empty(4, 3, device="meta")[mask]
-    assert ("nonzero", 4 * 8) in [(op, n) for (_, op), n in zip(tracer.timeline.labels, tracer.timeline.nbytes, strict=True)]
+    assert ("nonzero", 4 * 8) in [
+        (op, n) for (_, op), n in zip(tracer.timeline.labels, tracer.timeline.nbytes, strict=True)
+    ]
 
 
 def test_shapes_that_depend_on_data_are_refused_in_one_line() -> None:
