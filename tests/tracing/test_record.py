@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from memcalc.comparing import first_difference
-from memcalc.errors import NotModelled
 from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.tracing.record import record
 from tests.tracing.steps import steps_of, tiny
@@ -106,8 +105,3 @@ def test_history_is_one_phase_whatever_happens_in_it() -> None:
     marks = record(tiny(history="16,empty,same")).timeline.marks
     names = [mark.name or mark.kind for mark in marks if mark.kind != "phase_end"]
     assert names == ["load", "history", "empty_cache", "forward", "backward", "optimizer"]
-
-
-def test_padded_rows_in_the_flash_library_are_refused_in_one_line() -> None:
-    with pytest.raises(NotModelled, match="--padded"):
-        record(tiny(attention="flash", padded=True))
