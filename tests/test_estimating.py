@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
+from math import prod
 from types import FrameType
 from typing import Any, Final
 
 import pytest
 
 from memcalc import estimating
+from memcalc.allocator import live_levels
+from memcalc.comparing import first_difference
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.tape import blocks
 from memcalc.tape.tape import tape
@@ -83,10 +87,11 @@ INTERPRETERS: Final[dict[str, Callable[[], Any]]] = {
 @pytest.mark.parametrize("around", INTERPRETERS.values(), ids=INTERPRETERS)
 @_HARD
 def test_the_stream_does_not_depend_on_who_watches(w: Workload, around: Callable[[], Any]) -> None:
-    expected = _stream(w)
+    expected = estimating.record(w).timeline
     with around():
-        found = _stream(w)
-    assert found == expected
+        found = estimating.record(w).timeline
+    difference = first_difference(expected, found, ("alone", "watched"))
+    assert difference is None, difference
 
 
 @_HARD
@@ -134,12 +139,12 @@ def _collected() -> list[object]:
 
 
 @pytest.mark.parametrize("options", [{}, {"checkpointing": True}, {"checkpointing": True, "reentrant": True}])
-@pytest.mark.parametrize("after", [1, 4, 11])
+@pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_error_in_the_middle_leaves_nothing_alive(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], after: int
 ) -> None:
     w = tiny(**options)
-    expected, calls = _stream(w), iter(range(100))
+    expected, calls = _stream(w), count(1)
     original = blocks.activation
 
     def breaks(*args: Any) -> Any:
@@ -221,3 +226,51 @@ def test_an_unknown_architecture_is_traces_business() -> None:
 def test_bloom_has_eager_attention_only() -> None:
     with pytest.raises(InvalidWorkload, match="--attention flash: bloom models offer eager only"):
         estimating.estimate(tiny("bloom", attention="flash"))
+
+
+# ---- the survey's worked example -----------------------------------------------------------------
+_HIDDEN, _LAYERS, _VOCAB = 2048, 24, 46145
+_BLOOM_SHAPES: Final = [
+    (_VOCAB, _HIDDEN),
+    *[(_HIDDEN,)] * 4,  # the norm after the embedding, and the last one
+    *[
+        (_HIDDEN,), (_HIDDEN,), (3 * _HIDDEN, _HIDDEN), (3 * _HIDDEN,), (_HIDDEN, _HIDDEN), (_HIDDEN,),
+        (_HIDDEN,), (_HIDDEN,), (4 * _HIDDEN, _HIDDEN), (4 * _HIDDEN,), (_HIDDEN, 4 * _HIDDEN), (_HIDDEN,),
+    ] * _LAYERS,
+]  # fmt: skip
+
+
+def _rounded(nbytes: int) -> int:
+    return -(-nbytes // 512) * 512
+
+
+def _at_the_live_peak(w: Workload) -> dict[str, int]:
+    """Bytes by category at the peak, requests rounded to 512, without rests that were not split off."""
+    timeline = estimating.record(w).timeline
+    levels = live_levels(timeline)
+    assert levels.peak_at is not None
+    return timeline.bytes_by_category(timeline.alive_at(levels.peak_at + 1), levels.rounded)
+
+
+def test_the_surveys_example_has_its_parameters() -> None:
+    w = Workload.of("1.3b", "full", dtype="fp32")
+    recording = estimating.record(w)
+    assert sum(map(prod, _BLOOM_SHAPES)) == recording.total_params == recording.trainable_params == 1_303_111_680
+    assert recording.checkpoint_bytes == 4 * 1_303_111_680
+
+
+@pytest.mark.parametrize(("optimizer", "total"), [("adamw_torch_fused", 20.14), ("adamw_torch", 24.3)])
+def test_the_surveys_example_is_the_surveys(optimizer: str, total: float) -> None:
+    w = Workload.of("1.3b", "full", dtype="fp32", optimizer=optimizer)
+    one_copy = sum(_rounded(4 * prod(shape)) for shape in _BLOOM_SHAPES)
+    at_peak = _at_the_live_peak(w)
+    assert at_peak["weights"] == one_copy
+    assert at_peak["gradients"] == one_copy
+    counters = 512 * len(_BLOOM_SHAPES) if optimizer == "adamw_torch_fused" else 0  # the fused kernel's, on the device
+    assert at_peak["optimizer_states"] == 2 * one_copy + counters
+    footprint = estimating.estimate(w)
+    assert footprint.peak_allocated is not None
+    assert round(footprint.peak_allocated / 2**30, 2 if total == 20.14 else 1) == total
+    if optimizer == "adamw_torch":  # the square root of all second moments at once
+        assert footprint.peak_phase == "optimizer"
+        assert at_peak["workspace"] >= one_copy

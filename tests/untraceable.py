@@ -1,4 +1,4 @@
-"""What a Workload allows and trace refuses when it runs, known beforehand so that no case is wasted on it."""
+"""What a Workload allows and a tier refuses when it runs, known beforehand so that no case is wasted on it."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +12,7 @@ _BIASED: Final = ("bloom", "qwen2", "llama-gqa-biases")
 
 
 def possible(case: Case) -> bool:
-    """Whether a case is a workload that trace can run, as far as that is known."""
+    """Whether a case is a workload that both tiers can run, as far as that is known."""
     return not any(refused(case) for refused in REASONS.values()) and cases.possible(case)
 
 
@@ -74,7 +74,7 @@ def _not_of_the_cpu(case: Case) -> bool:
 
 REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _eager_only,
-    "trace has no flash-attn library over padded rows": _flash_over_padding,
+    "estimate does not write the flash-attn library over padded rows, which trace does run": _flash_over_padding,
     "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
     "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,

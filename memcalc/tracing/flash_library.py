@@ -117,7 +117,7 @@ def standing_in() -> Iterator[None]:
     functions = (flash_attn_func, flash_attn_varlen_func)
     package = _module("flash_attn", functions, flash_attn_with_kvcache=_no_paged_cache)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, {"flash_attn": package, "flash_attn.bert_padding": padding}))
+        stack.enter_context(_imported({"flash_attn": package, "flash_attn.bert_padding": padding}))
         for target, value in _found_by_transformers().items():
             stack.enter_context(mock.patch(target, value))
         utils = importlib.import_module(_UTILS)
@@ -126,6 +126,21 @@ def standing_in() -> Iterator[None]:
                 stack.enter_context(mock.patch.object(utils, function.__name__, function, create=True))
             stack.enter_context(mock.patch.object(utils, "_flash_supports_window_size", new=True, create=True))
         yield
+
+
+@contextlib.contextmanager
+def _imported(modules: dict[str, types.ModuleType]) -> Iterator[None]:
+    """These modules are the imported ones inside a `with` block. Others that it imports stay imported."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
 
 
 def _module(name: str, functions: tuple[Any, ...], **more: Any) -> types.ModuleType:

@@ -96,6 +96,10 @@ class TracedStep:
                 self._tracer.meet(tensor)
             self._learn(model)
 
+    def begin(self) -> None:
+        """A step begins; without this one begins where a module is called."""
+        self._tracer.begin()
+
     def measure(self) -> None:
         """The step that counts begins. What came before it is history."""
         self._tracer.forget_phases()
@@ -186,8 +190,10 @@ def trace_step(
         if model is not None:
             traced.know(model)
         for _ in range(warm_up):
+            traced.begin()
             step()
         if warm_up:
             traced.measure()
+        traced.begin()
         step()
     return traced.footprint

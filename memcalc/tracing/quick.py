@@ -15,24 +15,38 @@ aten = torch.ops.aten
 Quick = Callable[..., torch.Tensor | None]
 
 
+def _is_plain(x: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory as one that was just made; a dimension of one may have any stride."""
+    if not x.is_contiguous() or not x.is_meta or not x.is_floating_point():
+        return False
+    if 1 not in x.shape:
+        return True
+    expected = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _contiguous(shape: Any, dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def _like_first(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor | None:
     """One input, an output like it."""
-    if kwargs or not x.is_contiguous() or not x.is_meta or not x.is_floating_point():
+    if kwargs or not _is_plain(x):
         return None
     return _contiguous(x.shape, x.dtype)
 
 
 def _element_wise(x: torch.Tensor, y: Any) -> torch.Tensor | None:
     """Two inputs: one has the output's shape, the other the same or a smaller one, or is a number."""
-    if not x.is_meta or not x.is_floating_point() or not x.is_contiguous():
+    if not _is_plain(x):
         return None
     if not isinstance(y, torch.Tensor):
         return _contiguous(x.shape, x.dtype) if type(y) in (float, int) else None
-    if y.dtype != x.dtype or not y.is_contiguous() or not y.is_meta:
+    if y.dtype != x.dtype or not _is_plain(y):
         return None
     if x.shape == y.shape or _stretches(y.shape, x.shape):
         return _contiguous(x.shape, x.dtype)
@@ -56,9 +70,9 @@ def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
 def _filled(x: torch.Tensor, **kwargs: Any) -> torch.Tensor | None:
     """zeros_like and empty_like, with nothing else asked for."""
     given = {name: value for name, value in kwargs.items() if value is not None}
-    if given.keys() - {"pin_memory", "memory_format"} or given.get("pin_memory") or not x.is_contiguous():
+    if given.keys() - {"pin_memory", "memory_format"} or given.get("pin_memory") or not _is_plain(x):
         return None
-    if given.get("memory_format", torch.preserve_format) != torch.preserve_format or not x.is_meta:
+    if given.get("memory_format", torch.preserve_format) != torch.preserve_format:
         return None
     return _contiguous(x.shape, x.dtype)
 
@@ -67,7 +81,7 @@ def _mean(x: torch.Tensor, dims: Any = None, keepdim: bool = False, **kwargs: An
     """Over the last dimension, which stays as one."""
     if not keepdim or dims not in ([-1], [x.dim() - 1]) or kwargs:
         return None
-    if not x.is_contiguous() or not x.is_floating_point() or not x.is_meta:
+    if not _is_plain(x):
         return None
     return _contiguous((*x.shape[:-1], 1), x.dtype)
 

@@ -27,6 +27,8 @@ LOADING = Limits(2**28, 1)  # adapters that pick single weights look at masks of
 STEP = Limits(2**23, 2**16)  # nobody asks larger masks in a step, they only feed attention
 
 _FINITE = (aten.isnan.default, aten.isinf.default)  # of an unknown number: the run is a healthy one
+_OVERWRITING = (aten.copy_.default, aten.fill_.Scalar, aten.zero_.default)
+_UNKNOWN = ("empty", "new_empty", "rand", "normal", "bernoulli", "multinomial")  # operators whose results nobody knows
 _OF_SHAPE = (aten.ones_like.default, aten.zeros_like.default, aten.full_like.default, aten.new_ones.default)
 SHAPED_BY_DATA = frozenset(
     {
@@ -55,6 +57,11 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any, limits: Limits) -> None:
     wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, limits)]
     if not wanted:
         return
+    name = func._schema.name.partition("::")[2]
+    if name.startswith(_UNKNOWN):
+        return
+    if func in _OVERWRITING and get(args[0]) is None and _is_whole(args[0]):
+        args = (torch.empty(args[0].shape, dtype=args[0].dtype), *args[1:])
     if func in _FINITE and get(args[0]) is None:
         values: Any = torch.zeros(wanted[0].shape, dtype=torch.bool)
     elif func in _OF_SHAPE and get(args[0]) is None:
@@ -104,6 +111,11 @@ def _empty_with(values: torch.Tensor) -> torch.Tensor:
 
 def _wanted(tensor: torch.Tensor, limits: Limits) -> bool:
     return tensor.is_meta and tensor.numel() <= (limits.floating if tensor.is_floating_point() else limits.whole)
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is all of its storage: then what overwrites it decides all of it."""
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 def _unknown(value: object) -> bool:

@@ -17,9 +17,12 @@ aten = torch.ops.aten
 class StepTracer(Tracer):
     """A tracer that enters phases as blocks are born in them.
 
-    A module that is called: forward. Autograd's engine: backward. Anything after the engine and outside of modules,
-    and an optimizer that steps: optimizer. Anything after that: the next forward. A float that the step reads is 1.
+    A module that is called: forward. Autograd's engine: backward. An optimizer that steps: optimizer. What is born
+    after the engine and outside of modules belongs to whichever comes next: clipping to the optimizer, another batch
+    to another forward. A float that the step reads is 1.
     """
+
+    _between: tuple[int, int] | None = None  # the event and the row where that began
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten._local_scalar_dense.default and args[0].is_floating_point() and shadows.get(args[0]) is None:
@@ -30,22 +33,34 @@ class StepTracer(Tracer):
         """Note a block, in the phase in which it is born."""
         if in_backward():
             self.enter("backward")
-        elif self.place.depth:
+        elif self.place.depth or self.place.stage == "stepped":
             self.enter("forward")
-        elif self.place.stage in ("backward", "stepped"):
-            self.enter("optimizer" if self.place.stage == "backward" else "forward")
+        elif self.place.stage == "backward" and self._between is None:
+            self._between = len(self.timeline.events), len(self.timeline.nbytes)
         return super().birth(nbytes, op, category)
 
     def enter(self, stage: str) -> None:
-        """Go over to a phase, if it is another one."""
-        if stage != self.place.stage:
-            self.place.enter(stage)
+        """Go over to a phase, if it is another one; what came in between was its beginning."""
+        if stage == self.place.stage:
+            return
+        self.place.enter(stage)
+        if self._between is None or stage == "backward":
             self.timeline.phase(stage)
+        else:
+            event, row = self._between
+            self.timeline.marks.append(Mark(event, "phase", stage))
+            category = "workspace" if stage == "optimizer" else "activations"
+            self.timeline.categories[row:] = [category] * (len(self.timeline.nbytes) - row)
+        self._between = None
+
+    def begin(self) -> None:
+        """A step begins: whatever is born next belongs to its forward."""
+        self.place.stage = "stepped"
 
     def stepped(self) -> None:
         """An optimizer has stepped: whatever is born next belongs to the next forward."""
         self.timeline.phase_end()
-        self.place.stage = "stepped"
+        self.begin()
 
     def forget_phases(self) -> None:
         """All phases so far but loading become history."""

@@ -1,11 +1,12 @@
-import dataclasses
 from typing import Any
 
 import pytest
 
 from memcalc.comparing import first_difference
 from memcalc.timeline import CATEGORIES, Timeline
+from memcalc.importers import peft as importer
 from memcalc.tracing.record import record
+from memcalc.workload import Workload
 from tests.tracing.steps import steps_of, tiny
 
 LOOPS: dict[str, dict[str, Any]] = {
@@ -22,20 +23,41 @@ LOOPS: dict[str, dict[str, Any]] = {
 }
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    "IA3": {"feedforward_modules": []},
+    "VERA": {"r": 8},
+    "LN_TUNING": {},
+    "HRA": {"r": 4},
+    "OFT": {"oft_block_size": 16},
+    "MISS": {"r": 4},
+    "LOHA": {"r": 4},
+    "ADALORA": {"total_step": 10},
+}
+TARGETS = {"bloom": ["query_key_value"]}
+
+
+def _assert_same_stream(workload: Workload) -> None:
+    """On meta and with real tensors, once the model is loaded; nothing of CUDA's own on either side."""
+    meta, real = record(workload, "meta"), record(workload, "cpu")
+    difference = first_difference(steps_of(meta.timeline), steps_of(real.timeline), ("meta", "cpu"))
+    assert difference is None, difference
+
+
 @pytest.mark.parametrize("options", LOOPS.values(), ids=LOOPS)
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_meta_and_real_cpu_tensors_give_the_same_stream(family: str, options: dict[str, Any]) -> None:
-    workload = tiny(family, **{"dtype": "fp32", "attention": "eager", **options})
-    workload = dataclasses.replace(workload, device="cpu")  # nothing of CUDA's own on either side
-    meta, real = record(workload, "meta"), record(workload, "cpu")
-    assert first_difference(steps_of(meta.timeline), steps_of(real.timeline), ("meta", "cpu")) is None
+    _assert_same_stream(tiny(family, **{"dtype": "fp32", "device": "cpu", **options}))
 
 
-@pytest.mark.parametrize("family", ["mistral", "bloom"])
-def test_every_family_is_recorded_as_it_runs(family: str) -> None:
-    workload = dataclasses.replace(tiny(family, "full", dtype="fp32", attention="eager"), device="cpu")
-    meta, real = record(workload, "meta"), record(workload, "cpu")
-    assert first_difference(steps_of(meta.timeline), steps_of(real.timeline), ("meta", "cpu")) is None
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize("peft_type", METHODS)
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "bloom"])
+def test_every_method_is_recorded_as_it_runs(family: str, peft_type: str, checkpointing: bool) -> None:
+    targets = {} if peft_type == "LN_TUNING" else {"target_modules": TARGETS.get(family, ["q_proj", "v_proj"])}
+    config = {"peft_type": peft_type, **targets, **METHODS[peft_type]}
+    options = {"batch": 2, "seq_len": 16, "dtype": "fp32", "device": "cpu", "history": "none"}
+    model = tiny(family).model
+    _assert_same_stream(importer.workload(model, config, checkpointing=checkpointing, **options))
 
 
 def test_after_the_step_only_weights_states_and_what_the_loop_keeps_are_alive() -> None:

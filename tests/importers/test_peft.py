@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memcalc.errors import BadFile, InvalidWorkload, MemcalcError, NotModelled
+from memcalc.importers import peft
+from memcalc.importers.peft import FromConfig
+from memcalc.methods.lora import Lora
+from tests.tracing.steps import CONFIGS
+from memcalc.catalog.find import Model
+
+MODEL = Model("tiny", CONFIGS["llama"], "test")
+OFT = {"peft_type": "OFT", "oft_block_size": 16, "target_modules": ["q_proj"]}
+SAVED = {  # as peft writes it: all fields, most of them at their defaults
+    "alpha_pattern": {}, "auto_mapping": None, "base_model_name_or_path": "some/model", "bias": "none",
+    "corda_config": None, "eva_config": None, "exclude_modules": None, "fan_in_fan_out": False, "inference_mode": True,
+    "init_lora_weights": True, "layer_replication": None, "layers_pattern": None, "layers_to_transform": None,
+    "loftq_config": {}, "lora_alpha": 32, "lora_bias": False, "lora_dropout": 0.05, "megatron_config": None,
+    "megatron_core": "megatron.core", "modules_to_save": None, "peft_type": "LORA", "qalora_group_size": 16, "r": 16,
+    "rank_pattern": {}, "revision": None, "target_modules": ["v_proj", "q_proj"], "target_parameters": None,
+    "task_type": "CAUSAL_LM", "trainable_token_indices": None, "use_dora": False, "use_qalora": False,
+    "use_rslora": False,
+}  # fmt: skip
+
+
+def _saved(tmp_path: Path, config: Any) -> str:
+    (tmp_path / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return str(tmp_path)
+
+
+def test_a_lora_that_peft_saved_is_a_method_of_ours(tmp_path: Path) -> None:
+    workload = peft.workload(MODEL, _saved(tmp_path, SAVED))
+    assert workload.method_name == "lora"
+    assert workload.method == Lora(rank=16, alpha=32.0, target=("v_proj", "q_proj"), lora_dropout=0.05)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"init_lora_weights": "pissa"}, {"rank_pattern": {"a": 4}},
+        {"target_modules": ".*proj"}, {"layers_to_transform": [0]},
+    ],
+)  # fmt: skip
+def test_a_lora_that_says_more_stays_a_config(more: dict[str, Any]) -> None:
+    workload = peft.workload(MODEL, {**SAVED, **more})
+    assert isinstance(workload.method, FromConfig)
+    assert workload.method.config == {**SAVED, **more}
+
+
+def test_a_method_that_only_peft_has_is_refused_by_estimate_and_names_trace() -> None:
+    from memcalc.estimating import estimate
+
+    workload = peft.workload(MODEL, OFT)
+    assert workload.method_name == "oft"
+    with pytest.raises(NotModelled, match="memcalc trace"):
+        estimate(workload)
+
+
+def test_qlora_is_its_own_quantization_under_a_config() -> None:
+    workload = peft.workload(MODEL, SAVED, "qlora")
+    assert (workload.method_name, workload.quant, workload.double_quant) == ("qlora", "nf4", True)
+
+
+def test_a_workload_survives_json() -> None:
+    for config in (SAVED, OFT):
+        workload = peft.workload(MODEL, config, batch=3)
+        assert peft.from_json(workload.to_json()) == workload
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [("{", "not JSON"), ("[]", "a JSON object"), ({"r": 8}, "peft_type"), ({"peft_type": 3}, "peft_type is 3")],
+)  # fmt: skip
+def test_a_file_that_is_no_adapters_config_is_refused_in_one_line(config: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=told) as refused:
+        peft.workload(MODEL, _saved(tmp_path, config))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="holds no adapter_config.json"):
+        peft.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("options", [{"rank": 4}, {"method": "full"}, {"lora_alpha": 3}])
+def test_options_that_contradict_a_config_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidWorkload, match="--peft-config"):
+        peft.workload(MODEL, OFT, **options)
+
+
+def test_nothing_of_a_hostile_config_is_executed_or_fetched() -> None:
+    from memcalc.realize.adapters import wrap
+    from memcalc.realize.model import build
+
+    hostile = {
+        "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "prompt_tuning_init": "TEXT",
+        "tokenizer_name_or_path": "http://example.invalid/x", "auto_mapping": {"base_model_class": "os.system"},
+    }  # fmt: skip
+    workload = peft.workload(MODEL, hostile, dtype="fp32")
+    model: Any = wrap(build(workload, "meta"), workload, "meta")
+    assert model.get_nb_trainable_parameters()[0] == 4 * 64
+    mixed = peft.workload(MODEL, {"peft_type": "XLORA", "adapters": {"0": "someone/adapter"}})
+    with pytest.raises(MemcalcError, match="folders"):
+        wrap(build(mixed, "meta"), mixed, "meta")

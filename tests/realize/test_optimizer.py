@@ -1,0 +1,30 @@
+from typing import Any
+
+from memcalc.realize.model import build
+from memcalc.realize.optimizer import make_optimizer
+from tests.tracing.steps import tiny
+
+
+def _groups(family: str, **options: Any) -> list[list[str]]:
+    workload = tiny(family, "full", **options)
+    model = build(workload, "meta")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = make_optimizer(model, workload).param_groups
+    return [[names[id(parameter)] for parameter in group["params"]] for group in groups]
+
+
+def test_trainer_steps_norms_and_biases_after_all_else() -> None:
+    decaying, others = _groups("qwen2")
+    assert "model.layers.0.self_attn.q_proj.weight" in decaying
+    assert all(name.endswith((".bias", "norm.weight")) for name in others)
+    assert not any(name.endswith((".bias", "norm.weight")) for name in decaying)
+
+
+def test_layer_norms_are_known_by_their_class_whatever_they_are_called() -> None:
+    assert "transformer.ln_f.weight" in _groups("bloom")[1]
+
+
+def test_a_loop_of_ones_own_has_one_group_in_order() -> None:
+    (group,) = _groups("llama", loop="plain")
+    assert group[0] == "model.embed_tokens.weight"
+    assert group[-1] == "lm_head.weight"
