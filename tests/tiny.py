@@ -31,6 +31,21 @@ TINY: Final[dict[str, dict[str, Any]]] = {
     "olmo2": {**_DECODER, "model_type": "olmo2"},
     "starcoder2": {**_DECODER, "model_type": "starcoder2"},
     "cohere": {**_DECODER, "model_type": "cohere", "tie_word_embeddings": True},
+    "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 211, "n_positions": 256},
+    "gpt_bigcode": {
+        "model_type": "gpt_bigcode", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 211, "n_positions": 256,
+    },
+    "gpt_neox": {
+        "model_type": "gpt_neox", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "vocab_size": 211, "max_position_embeddings": 256,
+    },
+    "opt": {
+        "model_type": "opt", "hidden_size": 64, "ffn_dim": 176, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "vocab_size": 211, "max_position_embeddings": 256, "word_embed_proj_dim": 64,
+    },
+    "falcon": {
+        "model_type": "falcon", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 211,
+    },
     "glm4": {**_DECODER, "model_type": "glm4", "head_dim": 24, "pad_token_id": 0},
 }  # fmt: skip
 

@@ -55,7 +55,7 @@ def alibi_of(batch: Batch, heads: int, dtype: str) -> tuple[Array, Array | None]
     Without a mask the slopes are a local of BloomModel.forward: they come second.
     """
     b, s = batch.ids.shape
-    slopes = _slopes(heads)
+    slopes = slopes_of(heads)[-1]
     if batch.mask is None:
         keys = new((s,), "int64", "arange")
         alibi = new((heads, 1, s), "fp32", "mul")
@@ -72,20 +72,20 @@ def alibi_of(batch: Batch, heads: int, dtype: str) -> tuple[Array, Array | None]
     return flat if dtype == "fp32" else like(flat, "to", dtype), None
 
 
-def _slopes(heads: int) -> Array:
-    """_get_alibi_slopes: powers of one base, and of a second where the heads are no power of two."""
+def slopes_of(heads: int) -> list[Array]:
+    """Powers of one base, and of a second where the heads are no power of two; last the slopes, before them the way.
+
+    _get_alibi_slopes, and a part of falcon's build_alibi_tensor.
+    """
     whole = 1 << (heads.bit_length() - 1)
-    base = new((), "fp32", "full")
-    powers = new((whole,), "int32", "arange")
+    way = [new((), "fp32", "full"), new((whole,), "int32", "arange")]
     slopes = new((whole,), "fp32", "pow")
     if whole != heads:
-        extra_base = new((), "fp32", "full")
-        extra_powers = new((heads - whole,), "int32", "arange")
+        way += [new((), "fp32", "full"), new((heads - whole,), "int32", "arange")]
         extra = new((heads - whole,), "fp32", "pow")
         slopes = new((heads,), "fp32", "cat")
-        del extra_base, extra_powers, extra
-    del base, powers
-    return slopes
+        del extra
+    return [*way, slopes]
 
 
 def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array, alibi: Array, c: Config) -> tuple[Tensor, Tensor]:

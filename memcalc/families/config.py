@@ -52,6 +52,7 @@ class Config:
     fields: Fields
     output_dropout: float = 0.0  # of attention's output, inside its module
     softcap: bool = False  # of attention's scores
+    rope_type: str = "default"
     rotary_dim: int = 0  # of a head, where only a part of it is turned
     windows: tuple[int, ...] = ()  # keys that a query sees, layer by layer (0: all); empty: all everywhere
     masks: tuple[int, ...] = (0,)  # windows of the masks that the model makes, in their order
@@ -93,7 +94,8 @@ class Defaults(NamedTuple):
     hidden_act: str = "silu"
     tied: bool = False
     attention_bias: bool = False
-    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0  # of the residual stream and the embeddings
     divisible: bool = False  # the class refuses heads that do not divide the hidden size
 
 
@@ -143,11 +145,12 @@ def read_decoder(model: Model, defaults: Defaults, keys: Keys = LLAMA_KEYS) -> C
             attention_bias=biased,
             output_bias=biased,
             mlp_bias=False,
-            attention_dropout=_dropout(fields, keys.attention_dropout, defaults.dropout),
-            hidden_dropout=_dropout(fields, keys.hidden_dropout, defaults.dropout),
-            embedding_dropout=_dropout(fields, keys.embedding_dropout, defaults.dropout),
+            attention_dropout=_dropout(fields, keys.attention_dropout, defaults.attention_dropout),
+            hidden_dropout=_dropout(fields, keys.hidden_dropout, defaults.hidden_dropout),
+            embedding_dropout=_dropout(fields, keys.embedding_dropout, defaults.hidden_dropout),
             use_cache=fields.flag("use_cache", default=True),
             fields=fields,
+            rope_type=rope_parameters(fields).text("rope_type", "type", default="default"),
         )
     )
 

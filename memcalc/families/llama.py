@@ -6,6 +6,7 @@ Source: transformers 5.24.0, models/llama/modeling_llama.py.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from memcalc.errors import NotModelled
 from memcalc.families.config import Config, read_llama_like
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
@@ -35,6 +36,9 @@ class Given(NamedTuple):
     sin: Tensor
 
 
+FREQUENCIES = {"longrope": blocks.longrope_frequencies, "dynamic": blocks.dynamic_frequencies}  # chosen in each forward
+
+
 def embed(m: Builder, ids: Array, c: Config) -> Tensor:
     """nn.Embedding: (b, s) -> (b, s, hidden)."""
     return m.embedding(ids, "embed_tokens", c.vocab, c.hidden)
@@ -44,7 +48,12 @@ def turn_by(function: Callable[[Builder, str, Array, int], tuple[Tensor, Tensor]
     """A rotary embedding that all layers share."""
 
     def turn(m: Builder, dtype: str, places: Array, c: Config) -> dict[int, tuple[Tensor, Tensor]]:
-        pair = m.call("rotary_emb", function, dtype, places, c.rotary_dim or c.head_dim)
+        dim = c.rotary_dim or c.head_dim
+        if c.rope_type in FREQUENCIES and not m.declaring:
+            if c.rope_type == "dynamic" and c.max_positions is not None and places.shape[-1] > c.max_positions:
+                raise NotModelled(f"{c.name}: estimate does not write dynamic rope past its positions: use trace")
+            m.call("rotary_emb", FREQUENCIES[c.rope_type], dim)
+        pair = m.call("rotary_emb", function, dtype, places, dim)
         return dict.fromkeys(c.masks, pair)
 
     return turn
@@ -74,7 +83,8 @@ def attention(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> tup
     q, k = p.rotate(q, k, given.cos, given.sin)
     if given.cache is not None:
         k, v = given.cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, given.mask, given.places, softcap=c.softcap)
+    eager = blocks.capped_eager_attention if c.softcap else None
+    out, weights = blocks.attention(m, q, k, v, given.mask, given.places, eager)
     out = m.linear(out, "o_proj", c.hidden, c.output_bias)
     out = dropout(out, c.output_dropout if m.training else 0.0)
     return out, weights
@@ -115,6 +125,7 @@ class Parts(NamedTuple):
     turn: Turn = turn_by(blocks.rotary)  # cosine and sine, by the layers' window
     layer: Layer = layer
     norm: Callable[[Builder, Tensor, str], Tensor] = Builder.rms_norm
+    last_norm: str = "norm"
     norms: tuple[str, str, str, str] = ("input_layernorm", "", "post_attention_layernorm", "")
     attention: Attention = attention
     project: Callable[[Builder, Tensor, Config], tuple[Tensor, ...]] = project
@@ -147,4 +158,4 @@ def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache 
     for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=batch.items)):
         window = c.window(index)
         hidden = decoder_layer(hidden, Given(masks[window], places, cache, *turned[window]), c, p)
-    return p.norm(m, hidden, "norm"), cache
+    return p.norm(m, hidden, p.last_norm), cache

@@ -25,7 +25,8 @@ KEYS = Keys(attention_bias=(), hidden_dropout=("resid_pdrop",))
 def read(model: Model) -> Config:
     """Phi3Config."""
     c = one_window(read_decoder(model, Defaults(intermediate=8192, max_positions=4096), KEYS), default=0)
-    return replace(c, rotary_dim=rotary_dim(c, 1.0))
+    older = {"su": "longrope", "yarn": "longrope"}
+    return replace(c, rotary_dim=rotary_dim(c, 1.0), rope_type=older.get(c.rope_type, c.rope_type))
 
 
 def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:

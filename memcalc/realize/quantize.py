@@ -71,13 +71,17 @@ def warm_up_bytes(module: torch.nn.Module) -> float:
 
 
 def pack(module: Any, weight: torch.Tensor, device: str) -> None:
-    """Quantize a weight that lies on the device already.
+    """Quantize a weight that lies on the device already, Conv1D's transposed.
 
     Eight bits go over the host: a second copy, in fp16, comes back from it.
     Source: transformers 5.24, integrations/bitsandbytes.py, Bnb4bitQuantize.convert, Bnb8bitQuantize.convert;
     bitsandbytes 0.50.2, nn/modules.py, Params4bit._quantize, Int8Params._quantize.
     """
+    from transformers.pytorch_utils import Conv1D
+
     old = module.weight
+    if issubclass(module.source_cls, Conv1D):
+        weight = weight.T
     if type(module).__name__ == "Linear4bit":
         module.weight = type(old)(weight, requires_grad=False, **old.__dict__)._quantize(device)
         return

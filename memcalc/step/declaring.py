@@ -7,7 +7,7 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.methods.base import Method
 from memcalc.tape import blocks
-from memcalc.tape.builder import Adapter, Builder, Declared
+from memcalc.tape.builder import LINEAR, Adapter, Builder, Declared
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import new, tape
 from memcalc.timeline import Timeline
@@ -43,7 +43,7 @@ def declare(family: Family, c: Config, method: Method, attention: blocks.Attenti
     """Run one layer's forward on a throw-away timeline, first without the method, then under it."""
     bare = _declare_once(family, c, Method(), attention, frozenset())
     base = dict(_registered(bare.declared, family, c.layers))
-    linears = [name.removesuffix(".weight") for name, d in base.items() if d.kind == "linear"]
+    linears = [name.removesuffix(".weight") for name, d in base.items() if d.kind in LINEAR]
     targets = method.targets(c.model_type, linears, family.HEAD)
     wrapped = _declare_once(family, c, method, attention, targets)
     adapters = {
@@ -80,4 +80,6 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
             for index in range(layers):
                 yield from ((f"{family.LAYERS}.{index}.{name}", value) for name, value in ordered)
         else:
-            yield from ((name, value) for name, value in declared.items() if name.startswith(f"{module}."))
+            yield from (
+                (name, value) for name, value in declared.items() if name == module or name.startswith(f"{module}.")
+            )

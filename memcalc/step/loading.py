@@ -9,7 +9,7 @@ from typing import NamedTuple
 from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
 from memcalc.step.declaring import Architecture, parameter_order
-from memcalc.tape.builder import Builder, Declared, Plain
+from memcalc.tape.builder import LINEAR, PACKABLE, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.units import GIB
@@ -71,12 +71,13 @@ def _place(m: Builder, name: str, declared: Declared, dtype: str) -> None:
 
 def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, depth: int) -> None:
     """from_pretrained(device_map=…): a warm-up block, then weights by name, then buffers that no file holds."""
+    parameters = [name for name, declared in model.base.items() if declared.kind != "buffer"]
+    kept = {f"{family.HEAD}.weight", parameters[-1]}  # transformers 5.24.0, quantizers/base.py, get_keys_to_not_convert
     packed = {
         name
         for name, declared in model.base.items()
-        if declared.kind == "linear" and name != f"{family.HEAD}.weight" and w.quant in FOUR_BIT
+        if declared.kind in PACKABLE and name not in kept and w.quant in FOUR_BIT
     }
-    parameters = [name for name, declared in model.base.items() if declared.kind != "buffer"]
     last, unwritten = f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count)
     in_last = [name for name in parameters if name.startswith(last)]
     _warm_up(model, parameters + in_last * unwritten, packed, w)
@@ -85,8 +86,11 @@ def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, de
         declared = model.base[name]
         if name in packed:
             tape.scope = name.rpartition(".")[0]
-            d_out, d_in = declared.shape
-            codes, state = quantize((d_out, d_in), double_quant=w.double_quant, first=first, from_dtype=w.dtype)
+            transposed = declared.kind == "conv1d"
+            d_out, d_in = declared.shape[::-1] if transposed else declared.shape
+            codes, state = quantize(
+                (d_out, d_in), double_quant=w.double_quant, first=first, from_dtype=w.dtype, transposed=transposed
+            )
             m.weights[tape.scope] = Packed4Bit(d_out, d_in, w.dtype, w.double_quant, w.gpu, codes, state)
             first = False
         else:
@@ -133,10 +137,11 @@ def _raise_to_fp32(m: Builder, model: Architecture) -> None:
 
 def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
     """TRL's peft_module_casting_to_bf16: the head and the embedding, where the embedding goes by one of its names."""
+    tied_to = next(name for name, declared in model.base.items() if declared.kind == "embedding")
     for name, declared in model.base.items():
         module = name.rpartition(".")[0]
         known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
-        tied_head = declared.kind == "embedding" and f"{family.HEAD}.weight" not in model.base
+        tied_head = name == tied_to and f"{family.HEAD}.weight" not in model.base
         if (known or tied_head) and m.parameters[name].dtype != "bf16":
             _place(m, name, declared, "bf16")
 
@@ -149,11 +154,13 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
     tape.category = "adapter"
     for name, adapter in model.adapters.items():
         tape.scope = adapter.module(name)
-        m.parameters[name] = Tensor(new(adapter.shape, w.dtype, adapter.part))
-    if w.autocast_adapter_dtype and w.dtype in HALF:
+        base = m.parameters.get(f"{tape.scope}.weight")  # a packed one is no parameter here
+        m.parameters[name] = Tensor(new(adapter.shape, w.dtype if base is None else base.dtype, adapter.part))
+    if w.autocast_adapter_dtype:
         for name, adapter in model.adapters.items():
-            tape.scope = adapter.module(name)
-            m.parameters[name] = Tensor(new(adapter.shape, "fp32", adapter.part))
+            if m.parameters[name].dtype in HALF:
+                tape.scope = adapter.module(name)
+                m.parameters[name] = Tensor(new(adapter.shape, "fp32", adapter.part))
 
 
 def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Tensor]:
@@ -179,12 +186,13 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Ten
 def _link(m: Builder, model: Architecture) -> None:
     """Linear layers find their weight and bias by the module's name."""
     for name, declared in model.base.items():
-        if declared.kind != "linear":
+        made = LINEAR.get(declared.kind)
+        if made is None:
             continue
         module = name.removesuffix(".weight")
         bias = m.parameters.get(f"{module}.bias")
         packed = m.weights.get(module)
         if packed is None:
-            m.weights[module] = Plain(m.parameters[name], bias)
+            m.weights[module] = made(m.parameters[name], bias)
         elif isinstance(packed, Packed4Bit):
             packed.bias = bias

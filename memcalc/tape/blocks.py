@@ -5,6 +5,7 @@ Source: transformers 5.24.0, models/llama/modeling_llama.py unless a block says 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memcalc.errors import NotModelled, shown
@@ -14,6 +15,7 @@ from memcalc.tape.ops import attention as fused
 from memcalc.tape.ops.elementwise import (
     add,
     added_in_place,
+    broadcast,
     cast,
     divide,
     divided,
@@ -179,6 +181,56 @@ def _function(x: Tensor, op: str) -> Tensor:
     return Tensor(new(x.shape, x.dtype, op))
 
 
+def longrope_frequencies(m: "Builder", dim: int) -> None:
+    """The frequencies chosen anew from two sets, by the largest position; the longer set is made at the first call.
+
+    Source: transformers 5.24.0, modeling_rope_utils.py, dynamic_rope_update, _compute_longrope_parameters.
+    """
+    length = _largest_position()
+    name = f"{m.path}.long_inv_freq"
+    if name not in m.made_once:
+        m.made_once[name] = _longrope(dim // 2)
+    longer = new((), "bool", "gt")
+    chosen = new((dim // 2,), "fp32", "where")
+    del length, longer, chosen
+
+
+def dynamic_frequencies(m: "Builder", dim: int) -> None:
+    """The largest position, held against the longest one so far and the one trained with: neither is passed.
+
+    Source: as `longrope_frequencies`.
+    """
+    length = _largest_position()
+    grown = new((), "bool", "gt")
+    del grown
+    short_again = new((), "bool", "lt")
+    del length, short_again
+
+
+def _largest_position() -> Array:
+    largest = new((), "int64", "max")
+    length = new((), "int64", "add")
+    del largest
+    return length
+
+
+def _longrope(count: int) -> Array:
+    factors = new((count,), "fp32", "tensor")
+    numbers = new((count,), "int64", "arange")
+    as_float = new((count,), "fp32", "to")
+    del numbers
+    exponents = new((count,), "fp32", "div")
+    del as_float
+    powers = new((count,), "fp32", "pow")
+    product = new((count,), "fp32", "mul")
+    del powers
+    inverse = new((count,), "fp32", "reciprocal")
+    del product
+    frequencies = new((count,), "fp32", "mul")
+    del inverse, exponents, factors
+    return frequencies
+
+
 def paired_rotary(m: "Builder", like_dtype: str, positions: Array, head_dim: int) -> tuple[Tensor, Tensor]:
     """CohereRotaryEmbedding: each frequency twice, one beside the other."""
     return rotary(m, like_dtype, positions, head_dim, paired=True)
@@ -256,9 +308,17 @@ def rotate_pairs(x: Tensor) -> Tensor:
 
 
 def attention(
-    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None, *, softcap: bool = False
+    m: "Builder",
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Array | None,
+    places: Array | None,
+    eager: "EagerAttention | None" = None,
 ) -> tuple[Tensor, Tensor | None]:
     """What ALL_ATTENTION_FUNCTIONS picks: q (b, heads, s, d), k and v (b, kv_heads, s, d) -> (b, s, heads * d).
+
+    `eager`: the family's own eager_attention_forward, where it differs from Llama's.
 
     The second result are eager attention's weights: they live as long as the caller keeps the name.
     """
@@ -267,7 +327,7 @@ def attention(
     if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
         return Tensor(new((b, s, count * d), q.dtype, "attention")), None
     if m.attention.implementation == "eager":
-        out, weights = eager_attention(m, q, k, v, mask, softcap=softcap)
+        out, weights = (eager or eager_attention)(m, q, k, v, mask)
     elif m.attention.implementation == "sdpa":
         out = sdpa_attention(m, q, k, v, mask)
     else:
@@ -284,12 +344,18 @@ def repeat_kv(x: Tensor, times: int) -> Tensor:
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """torch.matmul of two 4-dimensional tensors: fold the batch, bmm, unfold. Autocast casts before anything else."""
-    b, h, p, q = x.shape
-    r = y.shape[3]
+    """torch.matmul of two 4-dimensional tensors: broadcast and fold the batch, bmm, unfold.
+
+    Autocast casts before anything else.
+    """
+    b, h = broadcast(x.shape[:2], y.shape[:2])
+    p, q, r = x.shape[2], x.shape[3], y.shape[3]
     x_low, y_low = lower(x), lower(y)
-    folded = reshape(x_low, (b * h, p, q)), reshape(y_low, (b * h, q, r))
+    folded = reshape(expand(x_low, (b, h, p, q)), (b * h, p, q)), reshape(expand(y_low, (b, h, q, r)), (b * h, q, r))
     return unsafe_view(bmm(*folded), (b, h, p, r))
+
+
+EagerAttention = Callable[["Builder", Tensor, Tensor, Tensor, Array | None], tuple[Tensor, Tensor]]
 
 
 def eager_attention(
@@ -312,6 +378,7 @@ def eager_attention(
     return out, weights
 
 
+capped_eager_attention: EagerAttention = partial(eager_attention, softcap=True)
 Steps = Sequence[Callable[[Tensor], Tensor]]  # what a tensor goes through under one name
 SOFTCAP: Steps = (divide, tanh, scale)
 
@@ -331,20 +398,30 @@ def sdpa_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | 
     return contiguous(transpose(reshape(out, (b, count, s, d)), 1, 2))
 
 
-def scaled_dot_product_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+def scaled_dot_product_attention(
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, gqa: bool = True
+) -> Tensor:
     """torch.nn.functional.scaled_dot_product_attention by the kernel that CUDA takes.
 
+    `gqa`: enable_gqa, without which fewer heads of K and V are broadcast, by plain products only.
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
     """
     run = m.attention
     q, k, v = lower(q), lower(k), lower(v)
+    if mask is not None and mask.dtype != "bool":
+        mask = lower(Tensor(mask)).data
     outer, tape.autocast = tape.autocast, None  # autocast cast the call's inputs, and takes no part inside
-    out = _by_kernel(m, run, q, k, v, mask)
+    out = _by_kernel(m, run, q, k, v, mask, gqa=gqa)
     tape.autocast = outer
     return out
 
 
-def _by_kernel(m: "Builder", run: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+def _by_kernel(
+    m: "Builder", run: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, gqa: bool
+) -> Tensor:
+    if not gqa and k.shape[1] != q.shape[1] and run.pinned in (None, "math"):
+        m.kernels_taken["math"] = None
+        return math_attention(m, q, k, v, mask, gqa=False)
     kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=wants(q) or wants(k) or wants(v))
     m.kernels_taken[kernel] = None
     if kernel == "flash":
@@ -356,7 +433,7 @@ def _by_kernel(m: "Builder", run: Attention, q: Tensor, k: Tensor, v: Tensor, ma
     return math_attention(m, q, k, v, mask)
 
 
-def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> Tensor:
+def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, gqa: bool = True) -> Tensor:
     """_scaled_dot_product_attention_math: scores written out in fp32, K and V repeated for their queries.
 
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
@@ -367,7 +444,7 @@ def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | 
     q_scaled = scale(q_acc)
     if bias is None and s > 1:
         bias = fused.additive_mask(_lower_triangle(s, k_len), "fp32")
-    k_all, v_all = _interleaved(k_acc, heads), _interleaved(v_acc, heads)
+    k_all, v_all = (_interleaved(k_acc, heads), _interleaved(v_acc, heads)) if gqa else (k_acc, v_acc)
     weights = matmul(q_scaled, scale(transpose(k_all, 2, 3)))
     if bias is not None:
         weights = added_in_place(weights)

@@ -11,8 +11,8 @@ from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protoco
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.layouts import Shape
-from memcalc.tape.ops.elementwise import cast, mul
-from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.elementwise import add, cast, mul
+from memcalc.tape.ops.linear import conv1d, linear, linear_by_hand
 from memcalc.tape.ops.loss import embedding
 from memcalc.tape.ops.norm import layer_norm
 from memcalc.tape.prelude import Batch, Cache, Output
@@ -21,7 +21,7 @@ from memcalc.tape.tape import Array, Leaf, Tensor, new, tape
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Kind = Literal["linear", "bias", "embedding", "norm", "buffer"]
+Kind = Literal["linear", "conv1d", "matmul", "bias", "embedding", "norm", "buffer"]
 
 
 class Declared(NamedTuple):
@@ -80,6 +80,38 @@ class Plain:
         return linear(x, self.weight, self.bias)
 
 
+class Transposed(Plain):
+    """Conv1D's weight (d_in, d_out)."""
+
+    __slots__ = ()
+
+    @property
+    def d_in(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        return self.weight.shape[1]
+
+    def linear(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return conv1d(x, self.weight, self.bias)
+
+
+class Unfused(Plain):
+    """A weight (d_out, d_in) by whose transpose the model multiplies itself, its bias added behind."""
+
+    __slots__ = ()
+
+    def linear(self, x: Tensor) -> Tensor:
+        out = linear_by_hand(x, self.weight)
+        return out if self.bias is None else add(out, self.bias)
+
+
+LINEAR: dict[str, type[Plain]] = {"linear": Plain, "conv1d": Transposed, "matmul": Unfused}  # by kind
+PACKABLE = ("linear", "conv1d")  # kinds that quantization replaces: modules of torch's and transformers' own classes
+
+
 class Hooks(Protocol):
     """What the builder asks of a method (methods/base.py)."""
 
@@ -115,6 +147,7 @@ class Builder:
         self.declared_adapters: dict[str, Adapter] = {}
         self.parameters: dict[str, Tensor] = {}
         self.weights: dict[str, Weight] = {}
+        self.made_once: dict[str, Array] = {}  # what modules make at their first call and keep
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
         self.path = ""
 
@@ -152,20 +185,25 @@ class Builder:
         return Cache(windows) if self.use_cache and not self.declaring else None
 
     # ---- modules ---------------------------------------------------------------------------------
-    def linear(self, x: Tensor, name: str, d_out: int, bias: bool = False) -> Tensor:
+    def linear(
+        self,
+        x: Tensor,
+        name: str,
+        d_out: int,
+        bias: bool = False,
+        kind: Literal["linear", "conv1d", "matmul"] = "linear",
+    ) -> Tensor:
         """A linear layer: (..., d_in) -> (..., d_out)."""
         full = f"{self.path}.{name}" if self.path else name
         outer, tape.scope = tape.scope, full
         weight = self.weights.get(full)
         if weight is None:
-            weight = self._declare_linear(name, x.shape[-1], d_out, bias)
+            shape = (x.shape[-1], d_out) if kind == "conv1d" else (d_out, x.shape[-1])
+            own = self.parameter(f"{name}.weight", shape, kind)
+            weight = LINEAR[kind](own, self.parameter(f"{name}.bias", (d_out,), "bias") if bias else None)
         out = self.method.linear(self, x, weight, full)
         tape.scope = outer
         return out
-
-    def _declare_linear(self, name: str, d_in: int, d_out: int, bias: bool) -> Weight:
-        weight = self.parameter(f"{name}.weight", (d_out, d_in), "linear")
-        return Plain(weight, self.parameter(f"{name}.bias", (d_out,), "bias") if bias else None)
 
     def embedding(self, ids: Array, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
         """Token embeddings: ids (b, s) -> (b, s, width); `scaled` by a factor that the module keeps as a buffer."""
@@ -179,6 +217,13 @@ class Builder:
         tape.scope = outer
         return out
 
+    def positions(self, places: Array, name: str, rows: int, width: int) -> Tensor:
+        """Learned positions: (1 or b, s) -> (1 or b, s, width)."""
+        outer, tape.scope = tape.scope, f"{self.path}.{name}"
+        out = embedding(places, self.parameter(f"{name}.weight", (rows, width), "embedding"))
+        tape.scope = outer
+        return out
+
     def rms_norm(
         self, x: Tensor, name: str, norm: Callable[[Tensor, Tensor], Tensor] = blocks.rms_norm, shape: Shape = ()
     ) -> Tensor:
@@ -188,8 +233,13 @@ class Builder:
         tape.scope = outer
         return out
 
-    def layer_norm(self, x: Tensor, name: str) -> Tensor:
+    def layer_norm(self, x: Tensor, name: str, *, affine: bool = True) -> Tensor:
+        """nn.LayerNorm over the last dim; without weight and bias if it is not `affine`."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
+        if not affine:
+            out = layer_norm(x)
+            tape.scope = outer
+            return out
         width = (x.shape[-1],)
         weight = self.parameter(f"{name}.weight", width, "norm")
         out = layer_norm(x, weight, self.parameter(f"{name}.bias", width, "norm"))
@@ -223,29 +273,41 @@ class Builder:
         return Output(loss, logits, cache)
 
     def layers(
-        self, name: str, layer: Callable[Concatenate["Builder", Tensor, P], R], held: Array | None = None
+        self,
+        name: str,
+        layer: Callable[Concatenate["Builder", Tensor, P], R],
+        held: object = None,
+        *,
+        positional: bool = False,
     ) -> list["Layer[P, R]"]:
         """The repeated layers `name.0`, `name.1`, …, to be called one after the other; declaring needs one.
 
         held: what each call is handed besides what it uses, such as the count of labels. A checkpoint keeps it.
+        positional: the model passes arguments by position: a reentrant checkpoint saves them, and keeps only `held`.
         """
         path = f"{self.path}.{name}"
         count = 1 if self.declaring else self.layer_count
-        return [Layer(self, f"{path}.{index}", layer, held) for index in range(count)]
+        return [Layer(self, f"{path}.{index}", layer, held, positional) for index in range(count)]
 
 
 class Layer(Generic[P, R]):
     """One of the repeated layers; calling it checkpoints it if the run says so."""
 
-    __slots__ = ("held", "m", "module", "path")
+    __slots__ = ("held", "m", "module", "path", "positional")
 
     def __init__(
-        self, m: Builder, path: str, module: Callable[Concatenate[Builder, Tensor, P], R], held: Array | None
+        self,
+        m: Builder,
+        path: str,
+        module: Callable[Concatenate[Builder, Tensor, P], R],
+        held: object,
+        positional: bool,
     ) -> None:
         self.held = held
         self.m = m
         self.path = path
         self.module = module
+        self.positional = positional
 
     def __call__(self, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         def run(x: Tensor) -> R:
@@ -259,6 +321,9 @@ class Layer(Generic[P, R]):
         if self.m.checkpointing == "none":
             return run(x)
         scope, tape.scope = tape.scope, self.path  # what a checkpoint itself allocates is its layer's
-        outputs = (checkpoint_reentrant if self.m.checkpointing == "reentrant" else checkpoint)(run, x)
+        if self.m.checkpointing == "reentrant":
+            outputs = checkpoint_reentrant(run, x, self.held if self.positional else run)
+        else:
+            outputs = checkpoint(run, x)
         tape.scope = scope
         return outputs

@@ -74,11 +74,19 @@ def causal_masks(
 
 
 def causal_mask(
-    implementation: str, dtype: str, batch: Batch, places: Array | None, *, cached: bool, window: int = 0
+    implementation: str,
+    dtype: str,
+    batch: Batch,
+    places: Array | None,
+    *,
+    cached: bool,
+    window: int = 0,
+    written_out: bool = False,
 ) -> Array | None:
     """create_causal_mask, or create_sliding_window_causal_mask over `window` keys.
 
-    None where the kernel's own causality is enough, else the mask (b, 1, s, s) that layers share.
+    None where the kernel's own causality is enough, unless the model wants it `written_out`, else the mask
+    (b, 1, s, s) that layers share.
     """
     b, s = batch.ids.shape
     as_bool = new((b, s), "bool", "to") if batch.mask is not None else None
@@ -86,8 +94,8 @@ def causal_mask(
         _look_for_packed_sequences(b, s)
     if implementation == "flash_attention_2":
         return _flash_mask(as_bool)
-    beyond = 0 < window <= s
-    if implementation == "sdpa" and not beyond and (as_bool is None or _all()):
+    skippable = not written_out and not 0 < window <= s
+    if implementation == "sdpa" and skippable and (as_bool is None or _all()):
         return None
     allowed = _written_out(b, s, as_bool, window)
     if implementation == "sdpa":

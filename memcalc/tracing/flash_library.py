@@ -121,6 +121,10 @@ def standing_in() -> Iterator[None]:
         for target, value in _found_by_transformers().items():
             stack.enter_context(mock.patch(target, value))
         utils = importlib.import_module(_UTILS)
+        falcon = importlib.import_module("transformers.models.falcon.modeling_falcon")
+        stack.enter_context(
+            mock.patch.object(falcon, "_flash_attention_forward", utils._flash_attention_forward, create=True)
+        )
         if not hasattr(utils, _LOADED[0]):  # transformers 4 imports them where that file is first imported
             for function in (*functions, index_first_axis, pad_input, unpad_input):
                 stack.enter_context(mock.patch.object(utils, function.__name__, function, create=True))

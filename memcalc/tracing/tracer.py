@@ -87,6 +87,8 @@ class Tracer(TorchDispatchMode):
         for value in args:  # made below any dispatch: torch.tensor(…), a user's own inputs
             self._follow(value, "tensor")
         takes_over = self._block_taken_over(args, kwargs) if op.adds else None
+        if op.name == "index_put" and in_backward() and not torch.is_grad_enabled():
+            takes_over = self._blocks.get(args[0].untyped_storage()._cdata)  # index_backward: in place on CUDA
         standin = op.standin
         scratch = standin.scratch(*args, **kwargs)
         rows = [self.birth(nbytes, op.name, "workspace") for nbytes in scratch.before]

@@ -205,7 +205,9 @@ def heads_inside(x: Array) -> bool:
 
 
 def additive_mask(mask: Array, dtype: str) -> Array:
-    """A boolean mask as one that is added to the scores (convert_boolean_attn_mask)."""
+    """A boolean mask as one that is added to the scores (convert_boolean_attn_mask); any other is one already."""
+    if mask.dtype != "bool":
+        return mask
     kept = new((), dtype, "scalar_tensor")
     masked = new((), dtype, "scalar_tensor")
     out = new(mask.shape, dtype, "where")

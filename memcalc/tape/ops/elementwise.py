@@ -89,13 +89,15 @@ def shift(x: Tensor) -> Tensor:
     return record(like(x.data, "add"), (x,), backward)
 
 
-def added_in_place(x: Tensor) -> Tensor:
-    """x += something without a gradient. Allocates: nothing. Backward: the same gradient."""
+def added_in_place(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """x += y, or something without a gradient. Allocates: nothing. Backward: the same gradient."""
+    inputs = (x,) if y is None else (x, y)
 
     def backward(g: Array) -> list[Array]:
-        return [g]
+        return [g for _ in range(count)]
 
-    return record(x.data, (x,), backward)
+    count = len(inputs)
+    return record(x.data, inputs, backward)
 
 
 def scaled_in_place(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml (
 from math import prod
 
 from memcalc.tape.autocast import lower
-from memcalc.tape.ops.views import reshape_array, unsafe_view
+from memcalc.tape.ops.views import reshape_array, transpose, unsafe_view, view
 from memcalc.tape.tape import Array, Saved, Tensor, gemm, new, record, save, wants
 
 
@@ -22,6 +22,38 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     bias_low = lower(bias)  # before x is flattened: backward, its cast runs last
     out = _addmm(_flattened(x_low), w_low, bias_low)
     return unsafe_view(out, (*x.shape[:-1], w.shape[0])) if len(x.shape) != 2 else out
+
+
+def conv1d(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+    """x W + bias, as transformers' Conv1D: view, addmm, view. Shapes: (..., d_in) with W (d_in, d_out) -> (..., d_out).
+
+    Under autocast bias, x, w are cast in this order. Saves: as `linear`.
+    Source: transformers 5.24.0, pytorch_utils.py, Conv1D.
+    """
+    flat = _flattened(x)
+    bias_low, flat_low, w_low = lower(bias), lower(flat), lower(w)
+    kept_w = save(w_low.data) if wants(flat_low) else None
+    kept_x = save(flat_low.data) if wants(w_low) else None
+    out = new((flat.shape[0], w.shape[1]), flat_low.dtype, "addmm")
+    gemm()
+    shape, weight_shape = flat.shape, w.shape
+
+    def backward(g: Array) -> list[Array | None]:
+        held = _unpacked(kept_w, kept_x)
+        gx = _product(shape, g.dtype) if kept_w else None
+        gw = _product(weight_shape, g.dtype) if kept_x else None
+        del held
+        return [g, gx, gw]
+
+    product = record(out, (bias_low, flat_low, w_low), backward)
+    return view(product, (*x.shape[:-1], w.shape[1]))
+
+
+def linear_by_hand(x: Tensor, w: Tensor) -> Tensor:
+    """x @ W.T. Autocast casts the transpose, which is no leaf: the copy is not cached."""
+    x_low = lower(x)
+    w_low = transpose(lower(transpose(w, 0, 1)), 0, 1)
+    return _mm(x_low, w_low)
 
 
 def _flattened(x: Tensor) -> Tensor:
@@ -40,25 +72,25 @@ def _flattened(x: Tensor) -> Tensor:
 def _mm(x: Tensor, w: Tensor) -> Tensor:
     """x W^T. Saves: W if x needs a gradient, the flattened x if W does.
 
-    Backward allocates: W's gradient first, then x's; both are seen through views.
+    Backward allocates: W's gradient first, then x's; W's is seen through a view, and x's where x was flattened.
     """
-    rows, d_in, d_out = prod(x.shape[:-1]), w.shape[1], w.shape[0]
-    flat = x.data if len(x.shape) == 2 else reshape_array(x.data, (rows, d_in))
+    rows, d_in, d_out, flattened = prod(x.shape[:-1]), w.shape[1], w.shape[0], len(x.shape) != 2
+    flat = reshape_array(x.data, (rows, d_in)) if flattened else x.data
     kept_w = save(w.data) if wants(x) else None
     kept_x = save(flat) if wants(w) else None
-    out = new((*x.shape[:-1], d_out), x.dtype, "mm")
+    out = new((rows, d_out), x.dtype, "mm")
     gemm()
     shape, weight_shape = x.shape, w.shape
 
     def backward(g: Array) -> list[Array | None]:
-        flat_g = reshape_array(g, (rows, d_out))
         held = _unpacked(kept_w, kept_x)
         gw = _product(weight_shape, g.dtype).view(weight_shape, (d_in, 1)) if kept_x else None
-        gx = reshape_array(_product((rows, d_in), g.dtype), shape) if kept_w else None
-        del held, flat_g
-        return [gx, gw]
+        gx = _product((rows, d_in), g.dtype) if kept_w else None
+        del held
+        return [reshape_array(gx, shape) if gx and flattened else gx, gw]
 
-    return record(out, (x, w), backward)
+    product = record(out, (x, w), backward)
+    return unsafe_view(product, (*shape[:-1], d_out)) if flattened else product
 
 
 def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 
 from math import prod
 
-from memcalc.formats import ITEMSIZE
+from memcalc.formats import HALF, ITEMSIZE
 from memcalc.kernels import embedding_backward_scratch, safe_softmax_scratch, softmax_backward_scratch
 from memcalc.tape.autocast import upper
 from memcalc.tape.layouts import is_contiguous
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, tape, wants
 
 
 def embedding(ids: Array, w: Tensor) -> Tensor:
@@ -47,10 +47,12 @@ def softmax_fp32(x: Tensor) -> Tensor:
     Saves: the result. Backward allocates: the gradient, and a product that lives inside the kernel.
     Source: PyTorch 2.13, aten/src/ATen/native/SoftMax.cpp (softmax.int), cuda/SoftMax.cu (softmax_backward_cuda_out).
     """
-    if x.dtype != "fp16":
-        x = cast(x, "fp32")
+    return _softmax(x if x.dtype == "fp16" else cast(x, "fp32"), "fp32")
+
+
+def _softmax(x: Tensor, dtype: str) -> Tensor:
     before = x.dtype
-    out = like(x.data, "softmax", "fp32")
+    out = like(x.data, "softmax", dtype)
     kept = save(out) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
@@ -62,6 +64,16 @@ def softmax_fp32(x: Tensor) -> Tensor:
         return [gradient]
 
     return record(out, (x,), backward)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """softmax over the last dim in x's own dtype; in fp32 under autocast. Saves and backward: as `softmax_fp32`."""
+    return softmax_fp32(x) if tape.autocast is not None and x.dtype in HALF else _softmax(x, x.dtype)
+
+
+def softmax_to(x: Tensor, dtype: str) -> Tensor:
+    """softmax over the last dim with its dtype named: x is cast first, unless the kernel casts."""
+    return softmax_fp32(x) if dtype == "fp32" and x.dtype != "fp32" else _softmax(cast(x, dtype), dtype)
 
 
 def safe_softmax(x: Tensor) -> Tensor:

@@ -4,29 +4,32 @@ from memcalc.tape.autocast import upper
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
 
 
-def layer_norm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm over the last dim.
+def layer_norm(x: Tensor, w: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """LayerNorm over the last dim, with or without weight and bias.
 
     Allocates: the output, mean and rstd in fp32. Saves: x, w, mean, rstd (x, w only where a gradient needs them).
     Backward allocates: gradients of x, w and bias, those that are wanted.
     Source: PyTorch 2.13, aten/src/ATen/native/cuda/layer_norm_kernel.cu, layer_norm_cuda, layer_norm_backward_cuda.
     """
-    x, w, bias = upper(x), upper(w), upper(bias)
-    wanted = wants(x), wants(w), wants(bias)
-    kept = [save(bias.data), save(x.data), save(w.data)] if any(wanted) else []
+    inputs = [upper(one) for one in (x, w, bias) if one is not None]
+    wanted = [wants(one) for one in inputs]
+    saved = [*inputs[2:], *inputs[:2]]  # the bias first
+    kept = [save(one.data) for one in saved] if any(wanted) else []
     statistics = (*x.shape[:-1], 1)
-    out = new(x.shape, x.dtype, "layer_norm")
+    out = new(x.shape, inputs[0].dtype, "layer_norm")
     mean, rstd = new(statistics, "fp32", "layer_norm"), new(statistics, "fp32", "layer_norm")
     if kept:
         kept += [save(mean), save(rstd)]
-    dtype = w.dtype
+    shapes = [(one.shape, one.dtype) for one in inputs[1:]]
 
     def backward(g: Array) -> list[Array | None]:
-        held = [saved.get() for saved in kept]
-        gx = like(held[1], "layer_norm_backward") if wanted[0] else None
-        gw = like(held[2], "layer_norm_backward", dtype) if wanted[1] else None
-        gb = like(held[0], "layer_norm_backward", dtype) if wanted[2] else None
+        held = [one.get() for one in kept]
+        gx = like(held[max(len(shapes) - 1, 0)], "layer_norm_backward") if wanted[0] else None
+        rest = [
+            new(*shape, "layer_norm_backward") if one else None for shape, one in zip(shapes, wanted[1:], strict=True)
+        ]
         del held
-        return [gx, gw, gb]
+        return [gx, *rest]
 
-    return record(out, (x, w, bias), backward)
+    del saved
+    return record(out, inputs, backward)

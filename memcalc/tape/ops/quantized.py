@@ -77,21 +77,25 @@ def _dequantized(n: int, k: int, dtype: str, double_quant: bool) -> Array:
     return weight
 
 
-def quantize(shape: tuple[int, int], *, double_quant: bool, first: bool, from_dtype: str) -> tuple[Array, list[Array]]:
+def quantize(
+    shape: tuple[int, int], *, double_quant: bool, first: bool, from_dtype: str, transposed: bool = False
+) -> tuple[Array, list[Array]]:
     """Pack a half-precision weight that is put on the device for it: the codes, and the quantization state.
 
-    `first`: the process makes the map of the nested quantization now, and keeps it.
+    `first`: the process makes the map of the nested quantization now, and keeps it. `transposed`: the weight is
+    laid out anew first, as Conv1D's has to be.
     Source: bitsandbytes 0.50.2, functional.py, quantize_4bit, quantize_blockwise, create_dynamic_map.
     """
     n = prod(shape)
     half = new(shape, from_dtype, "weight", "weights")
+    laid_out = new(shape, from_dtype, "clone", "weights") if transposed else half
     state = "quantization_state"
     absmax = new((BLOCK_4BIT.absmax_count(n),), "fp32", "absmax", "workspace" if double_quant else state)
     codes = new((BLOCK_4BIT.packed_bytes(n), 1), "uint8", "weight", "weights")
     kept = [new((16,), "fp32", "code", state)]
     _largest(kept[0])
     if not double_quant:
-        del half
+        del half, laid_out
         return codes, [absmax, *kept]
     kept.append(new((), "fp32", "offset", state))
     shifted = new(absmax.shape, "fp32", "sub", "workspace")
@@ -100,7 +104,7 @@ def quantize(shape: tuple[int, int], *, double_quant: bool, first: bool, from_dt
     kept.append(new((BLOCK_4BIT.nested_count(n),), "fp32", "nested absmax", state))
     kept.append(new(absmax.shape, "uint8", "absmax", state))
     kept.append(new((256,), "fp32", "nested code", state))
-    del shifted, absmax, half
+    del shifted, absmax, half, laid_out
     return codes, kept
 
 

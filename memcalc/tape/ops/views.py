@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from memcalc.formats import promote
 from memcalc.tape.layouts import Shape, contiguous_strides, is_contiguous
-from memcalc.tape.tape import Array, Tensor, like, new, node_of, record, tape
+from memcalc.tape.tape import Array, Tensor, like, new, node_of, record, save, tape, wants
 
 
 def view(x: Tensor, shape: Shape) -> Tensor:
@@ -71,7 +71,9 @@ def by_head(x: Tensor, head_dim: int) -> Tensor:
 
 
 def expand(x: Tensor, shape: Shape) -> Tensor:
-    """Dims of size 1 repeated without a copy. Backward: the engine sums the gradient."""
+    """Dims of size 1 repeated without a copy; x itself where none is. Backward: the engine sums the gradient."""
+    if x.shape == shape:
+        return x
     strides = tuple(
         0 if old == 1 and size != 1 else stride
         for old, size, stride in zip(x.shape, shape, x.data.strides, strict=True)
@@ -122,6 +124,26 @@ def narrow(x: Tensor, dim: int, length: int) -> Tensor:
         return [new(full, dtype, "slice_backward")]
 
     return record(x.data.view(shape, x.data.strides), (x,), backward)
+
+
+def pick(x: Tensor, dim: int) -> Tensor:
+    """One entry of one dim, which stays as size 1, by a list of indices: a copy.
+
+    Allocates: the index, and the output. Saves: the index. Backward allocates: a zeroed block of the full shape.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, index_backward.
+    """
+    full, dtype = x.shape, x.dtype
+    index = new((1,), "int64", "index")
+    kept = save(index) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(full, dtype, "new_zeros")
+        del held
+        return [gradient]
+
+    return record(new((*full[:dim], 1, *full[dim + 1 :]), dtype, "index"), (x,), backward)
 
 
 def every_second(x: Tensor) -> Tensor:
