@@ -1,13 +1,18 @@
 """The output of every tier: bytes by category at the peak, per phase, parameters, versions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from math import inf
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from memcalc.errors import BadFile, InvalidWorkload, shown
 from memcalc.timeline import CATEGORIES
 
 SCHEMA = "memcalc.footprint/1"
+LEVELS = (
+    "total_params", "trainable_params", "checkpoint_bytes", "peak_allocated", "peak_live", "peak_reserved",
+    "device_total",
+)  # fmt: skip
 
 
 class Phase(NamedTuple):
@@ -89,44 +94,87 @@ class Footprint:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], path: str = "footprint") -> Self:
         """The footprint that `to_json` wrote. Raises BadFile for another schema or for wrong types."""
-        schema = data.get("schema")
-        if schema != SCHEMA:
+        schema = data.get("schema") if isinstance(data, Mapping) else data
+        if schema != SCHEMA or not isinstance(data, Mapping):
             raise BadFile(path, f"schema is {shown(schema)}, this version of memcalc reads {SCHEMA}")
         try:
             values = {name: data[name] for name in _KEYS if name in data}
             values["phases"] = tuple(Phase(**phase) for phase in values.get("phases", ()))
             values["largest"] = tuple(Block(**block) for block in values.get("largest", ()))
-            values["warnings"] = tuple(str(warning) for warning in values.get("warnings", ()))
+            values["warnings"] = tuple(values.get("warnings", ()))
             footprint = cls(**values)
         except (TypeError, KeyError) as error:
             raise BadFile(path, f"not a footprint: {error}") from None
-        footprint._check(path)
+        for name, wanted, value in _wrong(footprint):
+            raise BadFile(path, f"{name} must be {wanted}, not {shown(value)}")
         return footprint
-
-    def _check(self, path: str) -> None:
-        """A footprint from a file holds what the schema says: integers are integers, mappings mappings."""
-        for name in (
-            "total_params",
-            "trainable_params",
-            "checkpoint_bytes",
-            "peak_allocated",
-            "peak_live",
-            "peak_reserved",
-            "device_total",
-        ):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise BadFile(path, f"{name} must be a whole number of at least 0 or null, not {shown(value)}")
-        for name in ("workload", "unavailable", "versions", "measured"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise BadFile(path, f"{name} must be an object, not {shown(getattr(self, name))}")
-        levels = [
-            level for phase in self.phases for level in (phase.allocated_end, phase.allocated_peak, phase.reserved_peak)
-        ]
-        if not all(level is None or (isinstance(level, int) and level >= 0) for level in levels):
-            raise BadFile(path, "a phase's levels must be whole numbers or null")
-        if self.at_peak is not None and (not isinstance(self.at_peak, Mapping) or set(self.at_peak) != set(CATEGORIES)):
-            raise BadFile(path, f"at_peak must have the keys {', '.join(CATEGORIES)}")
 
 
 _KEYS = tuple(Footprint.__dataclass_fields__)
+
+
+def _wrong(footprint: Footprint) -> Iterator[tuple[str, str, object]]:
+    """What a footprint from a file holds that the schema does not allow: where, what should be there, what is."""
+    for name, (wanted, allows) in _SCHEMA.items():
+        value = getattr(footprint, name)
+        if not allows(value):
+            yield name, wanted, value
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_level(value: object) -> bool:
+    return value is None or _is_size(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value.values()))
+
+
+def _are_sizes(value: object) -> bool:
+    return value is None or (
+        isinstance(value, Mapping) and set(value) == set(CATEGORIES) and all(map(_is_size, value.values()))
+    )
+
+
+def _are_phases(value: tuple[Phase, ...]) -> bool:
+    return all(_is_text(phase.name) and all(map(_is_level, phase[1:])) for phase in value)
+
+
+def _are_blocks(value: tuple[Block, ...]) -> bool:
+    return all(_is_size(block.nbytes) and _is_text(block.category) and _is_text(block.label) for block in value)
+
+
+def _is_duration(value: object) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= cast(float, value) < inf)
+
+
+_SCHEMA: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "producer": ("a text", _is_text),
+    "workload": ("an object", _is_object),
+    **dict.fromkeys(LEVELS, ("a whole number of at least 0 or null", _is_level)),
+    "peak_phase": ("a text or null", _is_name),
+    "at_peak": (f"null or whole numbers under {', '.join(CATEGORIES)}", _are_sizes),
+    "phases": ("objects with a name, and levels that are whole numbers or null", _are_phases),
+    "unavailable": ("an object of texts", _are_texts),
+    "versions": ("an object of texts", _are_texts),
+    "warnings": ("a list of texts", lambda value: all(map(_is_text, value))),
+    "seconds": ("a number of at least 0 or null", _is_duration),
+    "largest": ("objects with nbytes, category and label", _are_blocks),
+    "outcome": ("a text or null", _is_name),
+    "measured": ("an object", _is_object),
+}

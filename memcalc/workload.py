@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from memcalc import methods
 from memcalc.catalog.find import DEFAULT_GPU, Model, find_gpu, find_model
-from memcalc.errors import InvalidWorkload, UnknownName
+from memcalc.errors import InvalidWorkload, UnknownName, shown
 from memcalc.kernels import Gpu
 from memcalc.methods.base import Method
 from memcalc.options import coerced, names_of, option, options_of
@@ -160,6 +160,9 @@ class Workload:
 
         Raises InvalidWorkload, UnknownName or BadFile with one line for the user.
         """
+        for name, value in (("method", method), ("model", model), ("gpu", "" if gpu is None else gpu)):
+            if not isinstance(value, str | Model | Gpu):
+                raise InvalidWorkload(f"--{name}: a name, not {shown(value)}")
         method_name = methods.canonical_name(method)
         method_file = methods.load(method_name)
         own, foreign = _sorted_out(given, cls, method_file.METHOD)

@@ -1,11 +1,12 @@
 """What hypothesis draws from: layouts, workloads' options, footprints, JSON of any kind."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from hypothesis import strategies as st
 
-from memcalc.footprint import Block, Footprint, Phase
+from memcalc.footprint import LEVELS, Block, Footprint, Phase
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.options import Option, options_of
 from memcalc.timeline import CATEGORIES, PHASES, Timeline
@@ -81,7 +82,7 @@ def _values(name: str, described: Option, default: object) -> st.SearchStrategy[
     return st.none() | st.floats(0.1, 4) if default is None else st.just(default)
 
 
-_WORDS: Final[dict[str, list[object]]] = {
+_WORDS: Final[Mapping[str, Sequence[object]]] = {
     "quant": ["none", "nf4", "fp4", "int8", "gguf:q4_k"],
     "optimizer": sorted(OPTIMIZERS),
     "alloc_conf": ["", "expandable_segments:True", "max_split_size_mb:64", "roundup_power2_divisions:8"],
@@ -115,12 +116,6 @@ def footprints() -> st.SearchStrategy[Footprint]:
     )
 
 
-LEVELS: Final = (
-    "total_params", "trainable_params", "checkpoint_bytes", "peak_allocated", "peak_live", "peak_reserved",
-    "device_total",
-)  # fmt: skip
-
-
 @st.composite
 def timelines(draw: st.DrawFn) -> Timeline:
     """Up to 20 blocks born and freed in any order, with phases and emptied caches between."""
@@ -129,7 +124,9 @@ def timelines(draw: st.DrawFn) -> Timeline:
     for kind in draw(st.lists(st.sampled_from(["birth", "birth", "death", "phase", "empty"]), max_size=40)):
         if kind == "birth":
             size = draw(st.integers(1, 4 * 2**20) | st.integers(1, 2000))
-            alive.append(timeline.birth(size, draw(st.sampled_from(CATEGORIES)), draw(st.sampled_from(["", "m.0"])), "op"))
+            alive.append(
+                timeline.birth(size, draw(st.sampled_from(CATEGORIES)), draw(st.sampled_from(["", "m.0"])), "op")
+            )
         elif kind == "death" and alive:
             timeline.death(alive.pop(draw(st.integers(0, len(alive) - 1))))
         elif kind == "phase":

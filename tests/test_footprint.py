@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from memcalc import estimating
 from memcalc.catalog.find import find_gpu
 from memcalc.errors import BadFile, InvalidWorkload, UnknownName
-from memcalc.footprint import SCHEMA, Block, Footprint, Phase
+from memcalc.footprint import LEVELS, SCHEMA, Block, Footprint, Phase
 from memcalc.timeline import CATEGORIES
-from tests.strategies import JSON, LEVELS, footprints
+from tests.strategies import JSON, footprints
 from tests.tiny import tiny
 
 ESTIMATED: Final = estimating.estimate(tiny("llama", "qlora"), top=3)
@@ -77,7 +77,7 @@ def test_one_hostile_value_deeper_down_is_a_bad_file_or_means_what_it_says(data:
 
 @given(JSON)
 def test_any_other_json_is_a_bad_file(value: Any) -> None:
-    with pytest.raises(BadFile, match="^figures.json: "):
+    with pytest.raises(BadFile, match="figures"):
         Footprint.from_json(value, "figures.json")
 
 

@@ -148,7 +148,7 @@ def test_checkpointing_never_raises_a_peak_of_forward_or_backward(
 @settings(max_examples=30)
 @given(FAMILIES, _settings(), st.integers(1, 3))
 def test_what_trains_less_needs_no_more(model_type: str, options: dict[str, Any], batch: int) -> None:
-    """With Adam's states: LoRA's are those of its adapters alone. Checkpointing costs LoRA the gradient of its input."""
+    """With Adam's states: LoRA's are its adapters' alone. Checkpointing costs LoRA the gradient of its input."""
     options = {**options, "optimizer": "adamw_torch", "checkpointing": False, "reentrant": False, "batch": batch}
     assert _peak(model_type, "lora", options) <= _peak(model_type, "full", options)
 
@@ -184,7 +184,9 @@ def test_both_halves_of_precision_are_the_same_size_outside_of_attention_in_fp32
 def test_a_card_changes_kernels_and_workspaces_alone(method: str, options: dict[str, Any], gpu: str) -> None:
     """Weights, gradients and states at the peak are the same on every card."""
     options = {**options, "attention": "eager"}
-    mine, default = (estimating.record(tiny("llama", method, **options, gpu=card)).timeline for card in (gpu, "a100-80gb"))
+    mine, default = (
+        estimating.record(tiny("llama", method, **options, gpu=card)).timeline for card in (gpu, "a100-80gb")
+    )
     kinds = ("weights", "quantization_state", "adapter", "optimizer_states", "gradients")
     for kind in kinds:
         assert _bytes_of(mine, kind) == _bytes_of(default, kind)

@@ -90,7 +90,14 @@ def test_any_value_at_all_is_taken_or_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize("method", methods.names())
 def test_no_value_of_any_option_is_more_than_refused(method: str) -> None:
     """Every option of a workload and of the method, three at once, and names that are none."""
-    names = [*names_of(Workload), *names_of(methods.load(method).METHOD), "nonsense", "Batch-Size", "", "config_changes "]
+    names = [
+        *names_of(Workload),
+        *names_of(methods.load(method).METHOD),
+        "nonsense",
+        "Batch-Size",
+        "",
+        "config_changes ",
+    ]
     given_values = st.dictionaries(st.sampled_from(names), anything(), max_size=3)
 
     @settings(max_examples=150)

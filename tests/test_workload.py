@@ -99,7 +99,11 @@ IMPLIED: Final[list[tuple[str, dict[str, Any], dict[str, Any]]]] = [
     ("qlora", {"double_quant": False}, {"quant": "nf4", "double_quant": False}),
     ("qlora", {"checkpointing": False}, {"kbit_prepare": "peft", "checkpointing": False}),
     ("qlora", {"kbit_prepare": "none"}, {"checkpointing": False}),
-    ("qlora", {"mode": "inference"}, {"kbit_prepare": "none", "checkpointing": False, "history": (), "use_cache": True}),
+    (
+        "qlora",
+        {"mode": "inference"},
+        {"kbit_prepare": "none", "checkpointing": False, "history": (), "use_cache": True},
+    ),
     ("lora", {"quant": "int8"}, {"kbit_prepare": "peft", "checkpointing": True, "double_quant": False}),
     ("lora", {"quant": "gptq"}, {"kbit_prepare": "none", "checkpointing": False, "load": "device-map"}),
     ("lora", {"optimizer": "AdamW"}, {"optimizer": "adamw_torch"}),
@@ -141,7 +145,12 @@ def test_lora_r_is_its_rank() -> None:
 
 @pytest.mark.parametrize(
     ("options", "nearest"),
-    [({"batchsize": 2}, "batch_size"), ({"rnak": 2}, "rank"), ({"optimizer": "adamm"}, "adamw"), ({"quant": "nf5"}, "nf4")],
+    [
+        ({"batchsize": 2}, "batch_size"),
+        ({"rnak": 2}, "rank"),
+        ({"optimizer": "adamm"}, "adamw"),
+        ({"quant": "nf5"}, "nf4"),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(options: dict[str, Any], nearest: str) -> None:
     with pytest.raises(UnknownName, match="did you mean") as caught:

@@ -322,7 +322,7 @@ class Layer(Generic[P, R]):
             return run(x)
         scope, tape.scope = tape.scope, self.path  # what a checkpoint itself allocates is its layer's
         if self.m.checkpointing == "reentrant":
-            outputs = checkpoint_reentrant(run, x, self.held if self.positional else run)
+            outputs = checkpoint_reentrant(run, x, (self.held,) if self.positional else None)
         else:
             outputs = checkpoint(run, x)
         tape.scope = scope

@@ -96,11 +96,11 @@ def checkpoint(layer: Callable[[Tensor], R], x: Tensor) -> R:
         tape.frame = outer
 
 
-def checkpoint_reentrant(layer: Callable[[Tensor], R], x: Tensor, kept_whole: object) -> R:
+def checkpoint_reentrant(layer: Callable[[Tensor], R], x: Tensor, kept_whole: object = None) -> R:
     """Reentrant checkpointing: a forward without gradients, then in backward the whole call and an engine of its own.
 
     A result that nobody differentiates through is given a gradient of zeros. `kept_whole`: what ctx.run_function
-    holds, arguments by name (masks, positions) among it: it outlives what is saved.
+    holds, arguments by name (masks, positions) among it: it outlives what is saved. Without it, all that `layer` holds.
     """
     if x.node is None or not tape.grad:
         return layer(x)
@@ -121,7 +121,7 @@ def checkpoint_reentrant(layer: Callable[[Tensor], R], x: Tensor, kept_whole: ob
         return [leaf.grad]
 
     node = node_of((x,), backward, len(shapes), python=True)
-    node.attributes = kept_whole
+    node.attributes = layer if kept_whole is None else kept_whole
     made = tuple(Tensor(result.data, node, index) for index, result in enumerate(_tensors(results)))
     return cast(R, made if isinstance(results, tuple) else made[0])
 

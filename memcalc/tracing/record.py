@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,7 @@ def record(
     cuda = device == "meta" and workload.device == "cuda"
     place, chooser = Place(), attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # peft corrects some settings, and says so
         if cuda:
             stack.enter_context(likeness.like_cuda(place, chooser))
         elif device == "meta":

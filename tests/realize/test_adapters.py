@@ -51,7 +51,7 @@ def test_what_peft_refuses_is_told_in_one_line(config: dict[str, Any], told: str
 
 
 def test_a_type_that_the_installed_peft_does_not_have_is_named_with_those_it_has() -> None:
-    with pytest.raises(NotModelled, match="has no TELEPATHY: it has .*LORA"):
+    with pytest.raises(NotModelled, match=r"has no TELEPATHY: it has .*LORA"):
         _wrapped({"peft_type": "TELEPATHY"})
 
 

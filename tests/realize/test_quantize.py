@@ -25,7 +25,9 @@ def test_eight_bit_products_are_seen_with_the_blocks_inside_them() -> None:
     timeline = record(tiny(quant="int8", history="none", dtype="bf16")).timeline
     ops = {op for _, op in timeline.labels}
     assert {"int8_vectorwise_quant", "int8_linear_matmul", "int8_mm_dequant"} <= ops
-    inside = {op for category, (_, op) in zip(timeline.categories, timeline.labels, strict=True) if category == "workspace"}
+    inside = {
+        op for category, (_, op) in zip(timeline.categories, timeline.labels, strict=True) if category == "workspace"
+    }
     assert {"int8_vectorwise_quant", "int8_mm_dequant"} <= inside
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,8 @@ def test_the_peak_is_on_the_picture_however_many_events_there_are() -> None:
         timeline.death(timeline.birth(2**20 if number != 3333 else GIB, "activations", "", "mm"))
     _, axes = _figure(8, 4)
     memory_over_time(axes, timeline, replay(timeline))
-    tops = [path.vertices[:, 1].max() for collection in axes.collections for path in collection.get_paths()]
+    paths: Any = [path for collection in axes.collections for path in collection.get_paths()]
+    tops = [path.vertices[:, 1].max() for path in paths]
     assert max(tops) == pytest.approx(1.0)
 
 

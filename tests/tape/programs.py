@@ -4,7 +4,7 @@ All variables are (2, 4, 4), so that any op may follow any other. The interprete
 alive on both sides; what differs is the library.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -135,7 +135,8 @@ def here(program: Program, mode: str = "") -> tuple[Timeline, list[Any]]:
     variables: list[Any] = list(leaves)
     run(program.steps, variables, 1)
     if program.layer:
-        call = {"": lambda layer, x: layer(x), "non-reentrant": checkpoint, "reentrant": checkpoint_reentrant}[mode]
+        checkpoints: dict[str, Callable[..., Any]] = {"non-reentrant": checkpoint, "reentrant": checkpoint_reentrant}
+        call = checkpoints.get(mode, lambda layer, x: layer(x))
         x = variables[-1]
         del variables[-1]
         results = call(lambda x: returned(program, leaves, x, 1), x)

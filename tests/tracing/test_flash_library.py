@@ -46,7 +46,8 @@ def test_the_backward_allocates_gradients_then_its_scratch() -> None:
 def test_a_head_dimension_is_padded_to_a_multiple_of_8() -> None:
     tracer = _tracer()
     with tracer:
-        out = flash_library.flash_attn_func(*(_q(2, 16, 4, 20) for _ in range(3)))
+        q, k, v = (_q(2, 16, 4, 20) for _ in range(3))
+        out = flash_library.flash_attn_func(q, k, v)
     assert out.shape == (2, 16, 4, 20)
     assert tracer.timeline.nbytes.count(2 * 16 * 4 * 24 * 2) == 4  # q, k, v and the output
 

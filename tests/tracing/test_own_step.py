@@ -116,8 +116,13 @@ def test_a_block_without_a_step_is_refused_in_one_line() -> None:
 
 def test_an_exception_of_the_step_is_its_own_and_leaves_torch_as_it_was() -> None:
     before = torch.is_autocast_enabled
-    with pytest.raises(ZeroDivisionError), TracedStep():
-        nn.Linear(4, 4).cuda()(torch.ones(1, 4, device="cuda"))
-        _ = 1 / 0
+
+    def step() -> None:
+        with TracedStep():
+            nn.Linear(4, 4).cuda()(torch.ones(1, 4, device="cuda"))
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        step()
     assert torch.is_autocast_enabled is before
     assert torch.ones(2).sum().item() == 2

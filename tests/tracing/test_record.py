@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from memcalc.comparing import first_difference
-from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.importers import peft as importer
+from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.tracing.record import record
 from memcalc.workload import Workload
 from tests.tracing.steps import steps_of, tiny
@@ -55,7 +55,7 @@ def test_meta_and_real_cpu_tensors_give_the_same_stream(family: str, options: di
 def test_every_method_is_recorded_as_it_runs(family: str, peft_type: str, checkpointing: bool) -> None:
     targets = {} if peft_type == "LN_TUNING" else {"target_modules": TARGETS.get(family, ["q_proj", "v_proj"])}
     config = {"peft_type": peft_type, **targets, **METHODS[peft_type]}
-    options = {"batch": 2, "seq_len": 16, "dtype": "fp32", "device": "cpu", "history": "none"}
+    options: dict[str, Any] = {"batch": 2, "seq_len": 16, "dtype": "fp32", "device": "cpu", "history": "none"}
     model = tiny(family).model
     _assert_same_stream(importer.workload(model, config, checkpointing=checkpointing, **options))
 
