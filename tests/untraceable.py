@@ -37,10 +37,6 @@ def _eager_only(case: Case) -> bool:
     return label(case, "model").startswith("bloom") and not {"auto", "eager"} & set(case)
 
 
-def _flash_over_padding(case: Case) -> bool:
-    return {"flash", "padded"} <= set(case)
-
-
 def _flash_over_fp32(case: Case) -> bool:
     return "sdpa-flash" in case and _raised(case) and not _under_autocast(case)
 
@@ -74,7 +70,6 @@ def _not_of_the_cpu(case: Case) -> bool:
 
 REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _eager_only,
-    "estimate does not write the flash-attn library over padded rows, which trace does run": _flash_over_padding,
     "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
     "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,

@@ -12,6 +12,7 @@ from memcalc.errors import NotModelled, shown
 from memcalc.kernels import Gpu
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
+from memcalc.tape.ops import packing
 from memcalc.tape.ops.elementwise import (
     add,
     added_in_place,
@@ -480,12 +481,10 @@ def flash_attention_2(
 
     Source: transformers 5.24.0, integrations/flash_attention.py, modeling_flash_attention_utils.py.
     """
-    if mask is not None:
-        raise NotModelled(
-            "estimate does not write --attention flash over padded rows: use memcalc trace, or --no-padded"
-        )
     by_position = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
     q_half, k_half, v_half = (cast(x, m.attention.flash_dtype) if q.dtype == "fp32" else x for x in by_position)
+    if mask is not None:
+        return packing.flash_over_padding(m.attention, q_half, k_half, v_half, mask)
     if q.shape[0] == 1 and places is not None and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
     return fused.flash_library(m.attention, q_half, k_half, v_half)

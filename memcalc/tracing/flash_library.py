@@ -52,9 +52,9 @@ class _Packed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, _, _, bounds, *_ = ctx.saved_tensors
+        q, k, v, *held = ctx.saved_tensors  # the library's names keep all of them to the end
         grad = _pad_last(grads[0])
-        gradients = operators().flash_attn_varlen_backward(grad, q, k, v, bounds.numel() - 1)
+        gradients = operators().flash_attn_varlen_backward(grad, q, k, v, held[2].numel() - 1)
         return *(gradient[..., : ctx.head_dim] for gradient in gradients), None, None
 
 

@@ -85,6 +85,7 @@ class StandIn:
 def table(gpu: Gpu | None) -> dict[Any, StandIn]:
     """Stand-ins by operator; with `gpu` None only those without which meta cannot run."""
     found = {
+        aten.dropout.default: StandIn(opened=_dropout_at_rest),
         aten.native_dropout.default: StandIn(run=_native_dropout),
         aten.native_dropout_backward.default: StandIn(run=_native_dropout_backward),
         aten._amp_foreach_non_finite_check_and_unscale_.default: StandIn(run=_in_place),
@@ -117,6 +118,11 @@ def _bitsandbytes(gpu: Gpu) -> dict[Any, StandIn]:
         ops.int8_vectorwise_quant.default: StandIn(bnb.int8_rows_scratch, run=bnb.int8_rows, last_output_first=True),
         ops.int8_mm_dequant.default: StandIn(bnb.int8_dequant_scratch),
     }
+
+
+def _dropout_at_rest(x: torch.Tensor, p: float, train: bool) -> Any:
+    """Seen in inference mode alone, where torch's decomposition in Python makes a copy that its kernel does not."""
+    return x if p == 0 or not train else aten.dropout.default.decompose(x, p, train)
 
 
 def _native_dropout(x: torch.Tensor, p: float, train: bool | None) -> tuple[torch.Tensor, torch.Tensor]:

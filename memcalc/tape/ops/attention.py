@@ -161,7 +161,7 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     b, s, heads, d = q.shape
     inputs, rate = (q, k, v), run.dropout if run.training else 0.0
-    padded = [_padded(x.data) for x in inputs]
+    padded = [padded(x.data) for x in inputs]
     out = like(padded[0], "flash_attn")
     lse, seed = new((b, heads, s), "fp32", "flash_attn"), new((2,), "int64", "flash_attn")
     k_len, kv_heads, dtype, width = k.shape[1], k.shape[2], q.dtype, padded[0].shape[3]
@@ -174,7 +174,7 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
-        grad = _padded(g)
+        grad = padded(g)
         blocks = kernels.flash_library_backward_scratch(
             batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=width, dtype=dtype
         )
@@ -182,20 +182,20 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         gradients = [like(x, "flash_attn_backward") for x in held[:3]]
         after = scratch(blocks.after, "flash_attn_backward")
         del before, after
-        return [_cut(gradient, d) for gradient in gradients]
+        return [cut(gradient, d) for gradient in gradients]
 
-    return record(_cut(out, d), inputs, backward, python=True)
+    return record(cut(out, d), inputs, backward, python=True)
 
 
-def _padded(x: Array) -> Array:
+def padded(x: Array) -> Array:
     """x with its last dim padded to what the kernel takes: a copy, or x itself."""
-    width = kernels.flash_padded_head_dim(x.shape[3])
-    return x if width == x.shape[3] else new((*x.shape[:3], width), x.dtype, "pad")
+    width = kernels.flash_padded_head_dim(x.shape[-1])
+    return x if width == x.shape[-1] else new((*x.shape[:-1], width), x.dtype, "pad")
 
 
-def _cut(x: Array, d: int) -> Array:
+def cut(x: Array, d: int) -> Array:
     """The first d entries of the last dim."""
-    return x.view((*x.shape[:3], d), x.strides)
+    return x.view((*x.shape[:-1], d), x.strides)
 
 
 def heads_inside(x: Array) -> bool:
