@@ -22,6 +22,7 @@ EXAMPLES = """\
   memcalc estimate --model 1.3b --method qlora --batch 8
   memcalc estimate --model llama-3.1-8b --rank 16 --seq-len 2048 --gpu rtx4090 --check
   memcalc estimate --model ./my-model --method full --checkpointing --json
+  memcalc levers --model llama-3.1-8b --batch 8 --seq-len 2048
 """
 _NO_COMMANDS = ("__init__", "completing", "fields", "listing", "options", "show")  # the other files of this folder
 _LOOKALIKES = str.maketrans({"×": "x", "·": "|", "–": "-", "…": "...", "→": "->", **dict.fromkeys("█▉▊▋▌▍▎▏", "#")})

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from memcalc.cli.options import WorkloadCommand
-from memcalc.cli.show import Show, footprint_options
+from memcalc.cli.show import Show, footprint_options, trying_levers
 
 if TYPE_CHECKING:
+    from memcalc.planning.advice import Advice
     from memcalc.workload import Workload
 
 EXAMPLES = (
@@ -26,4 +27,12 @@ def estimate(workload: Workload, show: Show) -> None:
     """Predict GPU memory and trainable parameters in closed form. Needs neither torch nor a GPU."""
     from memcalc.estimating import estimate
 
-    show(estimate(workload, top=show.top))
+    footprint = estimate(workload, top=show.top)
+
+    def ways() -> Advice:
+        from memcalc.planning.advice import advise
+
+        with trying_levers():
+            return advise(workload, footprint)
+
+    show(footprint, ways)

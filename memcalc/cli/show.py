@@ -1,7 +1,8 @@
 """The options of every command that ends in a footprint, and how one is shown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from memcalc.cli.fields import reader
 from memcalc.errors import InvalidWorkload, shown
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from memcalc.footprint import Footprint
+    from memcalc.planning.advice import Advice
 
 
 @dataclass(frozen=True)
@@ -26,22 +30,43 @@ class Show:
     top: int
     verdict: bool  # whether the user named a GPU, or asks whether it fits
 
-    def __call__(self, footprint: "Footprint") -> None:
-        """Print it; exits with 1 under --check where it does not fit."""
+    def __call__(self, footprint: "Footprint", advise: "Callable[[], Advice] | None" = None) -> None:
+        """Print it, and where it does not fit what `advise` says; exits with 1 under --check where it does not fit."""
         fits = not self.check or footprint.fits(footprint.workload["gpu"])
         if self.as_json:
             click.echo(json.dumps(footprint.to_json()))
         else:
-            from rich.console import Console
-
             from memcalc.reporting.console import rendered
 
-            console = Console(highlight=False)
-            with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
-                console.print(rendered(footprint, verdict=self.verdict), soft_wrap=True)
-            click.echo(capture.get(), nl=False)
+            printed(rendered(footprint, verdict=self.verdict))
+            if advise is not None and self.verdict and footprint.peak_reserved is not None:
+                gpu = footprint.workload["gpu"]
+                if not footprint.fits(gpu):
+                    from memcalc.reporting.changes import advice
+
+                    click.echo()
+                    printed(advice(advise(), gpu))
         if not fits:
             raise click.exceptions.Exit(1)
+
+
+def printed(text: "Text") -> None:
+    """Print it as rich lays it out; rich itself would exit with 1 where the reader has left."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        console.print(text, soft_wrap=True)
+    click.echo(capture.get(), nl=False)
+
+
+@contextmanager
+def trying_levers() -> Iterator[None]:
+    """Some seconds of estimates: a terminal is told, a pipe is not."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("trying levers"):
+        yield
 
 
 def footprint_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,7 +24,7 @@ _LEVELS = (  # what each level holds beyond the one before it
 
 def rendered(footprint: "Footprint", *, verdict: bool = False) -> Text:
     """All that a person wants to know of a footprint; `verdict` adds whether it fits on the workload's GPU."""
-    blocks = [_header(footprint), _categories(footprint), _levels(footprint), _phases(footprint), _facts(footprint)]
+    blocks = [heading(footprint), _categories(footprint), _levels(footprint), _phases(footprint), _facts(footprint)]
     if footprint.largest:
         blocks.append(_largest(footprint))
     if verdict:
@@ -40,7 +40,7 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
-def _header(footprint: "Footprint") -> Iterator[Text]:
+def heading(footprint: "Footprint") -> Iterator[Text]:
     """Three lines: what is trained, how, and whose loop runs it. Says what the workload says, and no more."""
     w = footprint.workload
     training = w.get("mode") != "inference"

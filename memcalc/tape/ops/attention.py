@@ -161,7 +161,7 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     b, s, heads, d = q.shape
     inputs, rate = (q, k, v), run.dropout if run.training else 0.0
-    padded = [padded(x.data) for x in inputs]
+    padded = [widened(x.data) for x in inputs]
     out = like(padded[0], "flash_attn")
     lse, seed = new((b, heads, s), "fp32", "flash_attn"), new((2,), "int64", "flash_attn")
     k_len, kv_heads, dtype, width = k.shape[1], k.shape[2], q.dtype, padded[0].shape[3]
@@ -174,7 +174,7 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
-        grad = padded(g)
+        grad = widened(g)
         blocks = kernels.flash_library_backward_scratch(
             batch=b, q_len=s, k_len=k_len, heads=heads, kv_heads=kv_heads, head_dim=width, dtype=dtype
         )
@@ -187,7 +187,7 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return record(cut(out, d), inputs, backward, python=True)
 
 
-def padded(x: Array) -> Array:
+def widened(x: Array) -> Array:
     """x with its last dim padded to what the kernel takes: a copy, or x itself."""
     width = kernels.flash_padded_head_dim(x.shape[-1])
     return x if width == x.shape[-1] else new((*x.shape[:-1], width), x.dtype, "pad")

@@ -7,13 +7,13 @@ flash-attn 2, bert_padding.py (pad_input), flash_attn_interface.py (FlashAttnVar
 from math import prod
 
 from memcalc import kernels
-from memcalc.tape.ops.attention import Chooser, cut, padded
+from memcalc.tape.ops.attention import Chooser, cut, widened
 from memcalc.tape.ops.views import reshape, view
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
 
 
 def flash_over_padding(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array) -> Tensor:
-    """q, k, v (b, s, heads, d), k and v with fewer heads at will, of a mask (b, s) with one zero -> (b, s, heads, d)."""
+    """q, k, v (b, s, heads, d), k and v with fewer heads at will; mask (b, s) with one zero -> (b, s, heads, d)."""
     b, s = mask.shape
     indices, bounds = _where(mask)
     k, v, q = _tokens(k, indices), _tokens(v, indices), _tokens(q, indices)
@@ -81,7 +81,7 @@ def _attention(run: Chooser, q: Tensor, k: Tensor, v: Tensor, bounds: Array) -> 
     """
     tokens, heads, d = q.shape
     inputs = (q, k, v)
-    wide = [padded(x.data) for x in inputs]
+    wide = [widened(x.data) for x in inputs]
     out = like(wide[0], "flash_attn_varlen")
     lse, seed = new((heads, tokens), "fp32", "flash_attn_varlen"), new((2,), "int64", "flash_attn_varlen")
     kv_heads, dtype, width = k.shape[1], q.dtype, wide[0].shape[-1]
@@ -91,7 +91,7 @@ def _attention(run: Chooser, q: Tensor, k: Tensor, v: Tensor, bounds: Array) -> 
 
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
-        grad = padded(g)
+        grad = widened(g)
         blocks = kernels.flash_varlen_backward_scratch(
             batch=sequences, total_q=tokens, total_k=tokens, heads=heads, kv_heads=kv_heads, head_dim=width, dtype=dtype
         )

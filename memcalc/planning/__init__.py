@@ -1,0 +1,1 @@
+"""What to change so that a run fits: every answer is a workload that was really estimated."""
