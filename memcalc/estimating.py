@@ -63,7 +63,7 @@ def record(w: Workload) -> Recording:
 
 def _whole(w: Workload, family: Family, c: Config) -> tuple[Timeline, Builder, Loaded]:
     """The whole model's timeline: four layers repeated where layers are alike, else all of them written."""
-    if c.layers > repeating.DEPTH and c.layers_alike:
+    if c.layers > repeating.DEPTH and c.layers_alike and w.method.layers_alike:
         few, m, loaded = write(w, family, replace(c, layers=repeating.DEPTH), depth=c.layers)
         _only_what_the_loop_keeps(few, family, w)
         timeline = repeated(few, family.LAYERS, c.layers)
@@ -82,7 +82,8 @@ def peak_live(w: Workload) -> int:
     """
     family, c = family_of(w)
     steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
-    if c.layers <= DEPTH or not c.layers_alike or not (steady or not w.training):
+    alike = c.layers_alike and w.method.layers_alike
+    if c.layers <= DEPTH or not alike or not (steady or not w.training):
         timeline, _, _ = write(w, family, c)
         return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
     timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
@@ -148,7 +149,7 @@ def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: 
         checkpointing=checkpointing,
         training=w.training,
         use_cache=w.use_cache,
-        inputs_require_grad=w.checkpointing and not w.method.trains(embedding, architecture.targets),
+        inputs_require_grad=w.checkpointing and embedding not in architecture.trained,
     )
 
 
@@ -214,8 +215,7 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
     if w.method.peft_config() is None:
         return _total(loaded) * ITEMSIZE[w.dtype]
-    trained = [name for name in loaded.model.base if w.method.trains(name, loaded.model.targets)]
-    saved = {name: m.parameters[name] for name in (*loaded.model.adapters, *trained)}
+    saved = {name: m.parameters[name] for name in (*loaded.model.adapters, *loaded.model.trained)}
     return sum(prod(x.shape) * ITEMSIZE[x.dtype] * loaded.times(name) for name, x in saved.items())
 
 

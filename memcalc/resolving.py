@@ -82,15 +82,17 @@ def _check_quantization(w: "Workload") -> None:
         raise InvalidWorkload("--kbit-prepare trl casts to bf16: it goes with --dtype bf16 or --amp bf16 only")
     if w.quant != "none" and w.load == "to":
         raise InvalidWorkload(f"--quant {w.quant} is loaded by from_pretrained: it cannot go with --load to")
-    if w.quant != "none" and w.training and w.method_name == "full":
-        raise InvalidWorkload(f"--quant {w.quant} freezes the base: it cannot go with --method full")
+    if w.quant != "none" and w.training and w.method.peft_config() is None:
+        raise InvalidWorkload(
+            f"--quant {w.quant} freezes the base, which needs adapters: it cannot go with --method {w.method_name}"
+        )
 
 
 def _check_mode(w: "Workload") -> None:
     if w.training and w.merged:
         raise InvalidWorkload("--merged goes with --mode inference only")
-    if w.merged and w.method_name == "full":
-        raise InvalidWorkload("--merged needs adapters: it cannot go with --method full")
+    if w.merged and w.method.peft_config() is None:
+        raise InvalidWorkload(f"--merged needs adapters: it cannot go with --method {w.method_name}")
     if not w.training and w.checkpointing:
         raise InvalidWorkload("--checkpointing needs a backward: it cannot go with --mode inference")
     if not w.training and w.history:
@@ -99,7 +101,7 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:
         raise InvalidWorkload("--checkpoint-every needs --checkpointing")
-    half_trained = w.dtype == "fp16" and (w.method_name == "full" or not w.autocast_adapter_dtype)
+    half_trained = w.dtype == "fp16" and (w.method.trains_stored or not w.autocast_adapter_dtype)
     if w.training and w.amp == "fp16" and half_trained:
         raise InvalidWorkload(
             "--amp fp16 cannot go with trained fp16 weights: GradScaler refuses to unscale fp16 gradients; "

@@ -9,6 +9,8 @@ from memcalc import estimating, repeating
 from memcalc.allocator import live_levels
 from memcalc.comparing import first_difference
 from memcalc.workload import Workload
+from tests.producers import estimated, traced
+from tests.tiny import tiny
 
 CASES: list[dict[str, Any]] = [
     {"model": "llama-3.2-1b"},
@@ -21,6 +23,15 @@ CASES: list[dict[str, Any]] = [
     {"model": "mistral-7b-v0.1", "load": "device-map", "attention": "eager", "seq_len": 64},
     {"model": "tinyllama-1.1b", "method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "sgd", "momentum": 0.9},
     {"model": "tinyllama-1.1b", "mode": "inference", "padded": True},
+    {"model": "qwen2.5-0.5b", "method": "bitfit", "checkpointing": True},
+    {"model": "bloom-560m", "method": "bitfit", "loop": "plain"},
+]
+# Methods that do not the same to every layer.
+UNLIKE: list[dict[str, Any]] = [
+    {"method": "freeze"},
+    {"method": "freeze", "layers": 5, "checkpointing": True, "extra": "norm,lm_head"},
+    {"target": "layers.2.self_attn.q_proj"},
+    {"target": "model.layers.3.mlp.up_proj,layers.5.self_attn.q_proj"},
 ]
 
 
@@ -45,6 +56,18 @@ def test_the_peak_of_three_layers_is_that_of_the_whole_model(options: dict[str, 
     family, c = estimating.family_of(w)
     written, _, _ = estimating.write(w, family, c)
     assert estimating.peak_live(w) == live_levels(written).peak_live
+
+
+@pytest.mark.parametrize("options", UNLIKE, ids=lambda options: " ".join(map(str, options.values())))
+def test_layers_that_a_method_treats_differently_are_all_written(options: dict[str, Any]) -> None:
+    given = {**options}
+    w = tiny("llama", given.pop("method", "lora"), config_changes={"num_hidden_layers": 6}, **given)
+    mine, real = estimated(w), traced(w)
+    difference = first_difference(mine.timeline, real.timeline, ("estimate", "trace"))
+    assert difference is None, difference
+    assert (mine.trainable_params, mine.total_params) == (real.trainable_params, real.total_params)
+    assert mine.checkpoint_bytes == real.checkpoint_bytes
+    assert estimating.peak_live(w) == live_levels(mine.timeline).peak_live
 
 
 def test_layers_that_differ_are_not_repeated() -> None:

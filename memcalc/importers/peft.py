@@ -11,7 +11,7 @@ from typing import Any, NoReturn, final
 from memcalc import methods
 from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
-from memcalc.methods.base import Method
+from memcalc.methods.base import Anatomy, Method
 from memcalc.options import coerced, names_of
 from memcalc.workload import Workload
 
@@ -40,7 +40,7 @@ class FromConfig(Method):
         """As a Workload's JSON holds it."""
         return {"peft_config": dict(self.config)}
 
-    def targets(self, model_type: str, linears: list[str], head: str) -> NoReturn:
+    def targets(self, model: Anatomy) -> NoReturn:
         """Refused: which modules it adapts is for peft to say."""
         raise NotModelled(
             f"estimate does not write peft's {self.config['peft_type']} as this config has it: "

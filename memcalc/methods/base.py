@@ -1,6 +1,6 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memcalc.errors import InvalidWorkload, shown
 from memcalc.options import options_of
@@ -38,18 +38,39 @@ DEFAULT_TARGETS = {
 }
 
 
+class Anatomy(NamedTuple):
+    """What a method may ask of the base model that it acts on. Names are full ones, in order of registration."""
+
+    model_type: str
+    parameters: tuple[str, ...]  # a tied head's weight goes by the embedding's name alone
+    linears: tuple[str, ...]  # linear layers
+    head: str  # the language-model head
+    layers: str  # the path of the repeated layers
+    depth: int  # how many of them there are
+
+
 class Method:
     """A way to fine-tune: which parameters train, what is added, and where it acts in the forward."""
 
     __slots__ = ()
 
-    def targets(self, model_type: str, linears: list[str], head: str) -> frozenset[str]:
-        """Which of the linear layers (full names) it adapts; `head` is the language-model head's name."""
+    @property
+    def layers_alike(self) -> bool:
+        """Whether it does the same to every layer, so that a few may stand for all."""
+        return True
+
+    @property
+    def trains_stored(self) -> bool:
+        """Whether all that it trains has the dtype in which the base is stored: nothing raises it to fp32."""
+        return self.peft_config() is None
+
+    def targets(self, model: Anatomy) -> frozenset[str]:
+        """Which of the model's modules (full names) it adapts."""
         return frozenset()
 
-    def trains(self, name: str, targets: frozenset[str]) -> bool:
-        """Whether the base parameter of this name is trained."""
-        return False
+    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+        """Which of the base model's own parameters (full names) it trains."""
+        return frozenset()
 
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""
@@ -65,20 +86,25 @@ class Method:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def match_targets(wanted: tuple[str, ...], model_type: str, linears: list[str], head: str) -> frozenset[str]:
-    """Full names of the adapted modules among `linears`.
+def match_targets(wanted: tuple[str, ...], model: Anatomy) -> frozenset[str]:
+    """Full names of the adapted modules among the model's linear layers.
 
     `wanted` are names or suffixes ("q_proj" adapts every "….q_proj"), or all-linear: every linear layer but
     the head; empty is peft's default for the model type. Raises InvalidWorkload where no name matches.
     Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists, _maybe_include_all_linear_layers.
     """
-    names = wanted or DEFAULT_TARGETS[model_type]
+    names = wanted or DEFAULT_TARGETS[model.model_type]
     if ALL_LINEAR in names:
-        return frozenset(name for name in linears if name != head)
-    found = frozenset(name for name in linears if any(name == w or name.endswith(f".{w}") for w in names))
+        return frozenset(name for name in model.linears if name != model.head)
+    found = frozenset(name for name in model.linears if goes_by(name, names))
     if not found:
-        known = sorted({name.rpartition(".")[2] for name in linears})
+        known = sorted({name.rpartition(".")[2] for name in model.linears})
         raise InvalidWorkload(
             f"--target {shown(','.join(names))} matches no linear layer; this model has {', '.join(known)}"
         )
     return found
+
+
+def goes_by(module: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a module (full name) is one of the `wanted`, names or suffixes of whole parts."""
+    return any(module == name or module.endswith(f".{name}") for name in wanted)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from memcalc.methods.base import Method
+from memcalc.methods.base import Anatomy, Method
 
 
 @final
@@ -11,8 +11,8 @@ from memcalc.methods.base import Method
 class Full(Method):
     """Full fine-tuning. Trainable parameters: all. Keeps for backward: every linear layer's input."""
 
-    def trains(self, name: str, targets: frozenset[str]) -> bool:
-        return True
+    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+        return frozenset(model.parameters)
 
 
 METHOD = Full

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Method, match_targets
+from memcalc.methods.base import Anatomy, Method, match_targets
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
@@ -43,12 +43,18 @@ class Lora(Method):
         if not 0 <= self.lora_dropout < 1:
             raise InvalidWorkload(f"--lora-dropout must be at least 0 and below 1, not {self.lora_dropout}")
 
-    def targets(self, model_type: str, linears: list[str], head: str) -> frozenset[str]:
-        return match_targets(self.target, model_type, linears, head)
+    @property
+    def layers_alike(self) -> bool:
+        return not any(part.isdigit() for name in self.target for part in name.split("."))
 
-    def trains(self, name: str, targets: frozenset[str]) -> bool:
-        module, _, part = name.rpartition(".")
-        return part == "bias" and (self.bias == "all" or (self.bias == "lora_only" and module in targets))
+    def targets(self, model: Anatomy) -> frozenset[str]:
+        return match_targets(self.target, model)
+
+    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+        biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
+        if self.bias == "none":
+            return frozenset()
+        return frozenset(name for name, module in biases.items() if self.bias == "all" or module in targets)
 
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         if name not in m.targets:

@@ -11,6 +11,7 @@ from torch import nn
 
 from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
 from memcalc.methods.base import DEFAULT_TARGETS
+from memcalc.realize.freezing import freeze
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -19,16 +20,13 @@ _MADE_ON_THE_DEVICE = ("TINYLORA", "SHADOW")  # else they leave new parameters o
 
 
 def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
-    """The method's adapters around a loaded base model; the base itself for full fine-tuning.
+    """The method's adapters around a loaded base model; the base itself where the method adds none.
 
-    Raises InvalidWorkload where peft refuses, NotModelled for a method that peft does not have.
+    Raises InvalidWorkload where the method or peft refuses.
     """
     plain = workload.method.peft_config()
     if plain is None:
-        if workload.method_name != "full":
-            raise NotModelled(
-                f"--method {workload.method_name} is none of peft's: trace and profile cannot build it yet"
-            )
+        freeze(model, workload.method)
         return model
     if plain["peft_type"] == "LORA" and not plain.get("target_modules"):  # peft's own table lacks some model types
         plain = {**plain, "target_modules": DEFAULT_TARGETS.get(model.config.model_type)}

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from memcalc.families import Family
 from memcalc.families.config import Config
-from memcalc.methods.base import Method
+from memcalc.methods.base import Anatomy, Method
 from memcalc.tape import blocks
 from memcalc.tape.builder import LINEAR, Adapter, Builder, Declared
 from memcalc.tape.prelude import Batch
@@ -20,7 +20,8 @@ class Architecture(NamedTuple):
 
     base: dict[str, Declared]
     adapters: dict[str, Adapter]
-    targets: frozenset[str]  # full names of the adapted linear layers
+    targets: frozenset[str]  # full names of the adapted modules
+    trained: frozenset[str]  # full names of the base parameters that train
 
 
 def parameter_order(model: Architecture) -> list[str]:
@@ -40,33 +41,56 @@ def parameter_order(model: Architecture) -> list[str]:
 
 
 def declare(family: Family, c: Config, method: Method, attention: blocks.Attention) -> Architecture:
-    """Run one layer's forward on a throw-away timeline, first without the method, then under it."""
+    """Run one layer's forward on a throw-away timeline, first without the method, then under it.
+
+    Under a method that does not the same to all layers, all of them are run.
+    """
     bare = _declare_once(family, c, Method(), attention, frozenset())
-    base = dict(_registered(bare.declared, family, c.layers))
-    linears = [name.removesuffix(".weight") for name, d in base.items() if d.kind in LINEAR]
-    targets = method.targets(c.model_type, linears, family.HEAD)
-    wrapped = _declare_once(family, c, method, attention, targets)
+    base = dict(_registered(bare.declared, family, c.layers, 1))
+    parameters = tuple(name for name, declared in base.items() if declared.kind != "buffer")
+    linears = tuple(name.removesuffix(".weight") for name, declared in base.items() if declared.kind in LINEAR)
+    anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers)
+    targets = method.targets(anatomy)
+    run = 1 if method.layers_alike else c.layers
+    wrapped = _declare_once(family, c, method, attention, targets, run)
     adapters = {
         name: adapter
-        for name, adapter in _registered(wrapped.declared_adapters, family, c.layers)
+        for name, adapter in _registered(wrapped.declared_adapters, family, c.layers, run)
         if adapter.module(name) in targets
     }
-    return Architecture(base, adapters, targets)
+    return Architecture(base, adapters, targets, method.trained(anatomy, targets))
 
 
 def _declare_once(
-    family: Family, c: Config, method: Method, attention: blocks.Attention, targets: frozenset[str]
+    family: Family, c: Config, method: Method, attention: blocks.Attention, targets: frozenset[str], layers: int = 1
 ) -> Builder:
     tape.start(Timeline(), 0)
-    m = Builder(method, c.layers, attention, targets, declaring=True)
+    m = Builder(method, layers, attention, targets, declaring=True)
     ids = new((1, 2), "int64", "input_ids")
     family.forward(m, Batch(ids), c)
     return m
 
 
-def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Iterator[tuple[str, T]]:
-    """Names of all layers in the order in which the real modules are registered; the forward told of layer 0."""
-    prefix = f"{family.LAYERS}.0."
+def _registered(declared: Mapping[str, T], family: Family, layers: int, run: int) -> Iterator[tuple[str, T]]:
+    """Names of all layers in the order in which the real modules are registered.
+
+    The forward told of its first `run` layers: all, or the one that all others are like.
+    """
+    inner = [_of_layer(declared, family, index) for index in range(run)]
+    for module in family.MODULES:
+        if module == family.LAYERS:
+            for index in range(layers):
+                like = inner[index if index < run else 0]
+                yield from ((f"{family.LAYERS}.{index}.{name}", value) for name, value in like)
+        else:
+            yield from (
+                (name, value) for name, value in declared.items() if name == module or name.startswith(f"{module}.")
+            )
+
+
+def _of_layer(declared: Mapping[str, T], family: Family, index: int) -> list[tuple[str, T]]:
+    """What one layer declared, by name within it."""
+    prefix = f"{family.LAYERS}.{index}."
     inner = {name.removeprefix(prefix): value for name, value in declared.items() if name.startswith(prefix)}
     ordered = [
         (name, value)
@@ -75,11 +99,4 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int) -> Itera
         if name.startswith(f"{module}.")
     ]
     assert len(ordered) == len(inner), "LAYER_MODULES does not name every submodule"
-    for module in family.MODULES:
-        if module == family.LAYERS:
-            for index in range(layers):
-                yield from ((f"{family.LAYERS}.{index}.{name}", value) for name, value in ordered)
-        else:
-            yield from (
-                (name, value) for name, value in declared.items() if name == module or name.startswith(f"{module}.")
-            )
+    return ordered

@@ -175,7 +175,7 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Ten
             continue
         if declared is None and not w.training:
             continue
-        if declared is not None and (declared.kind == "buffer" or not w.method.trains(name, model.targets)):
+        if declared is not None and name not in model.trained:
             continue
         old = m.parameters[name]
         tape.scope = name.rpartition(".")[0]

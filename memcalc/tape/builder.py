@@ -280,14 +280,13 @@ class Builder:
         *,
         positional: bool = False,
     ) -> list["Layer[P, R]"]:
-        """The repeated layers `name.0`, `name.1`, …, to be called one after the other; declaring needs one.
+        """The repeated layers `name.0`, `name.1`, …, to be called one after the other.
 
         held: what each call is handed besides what it uses, such as the count of labels. A checkpoint keeps it.
         positional: the model passes arguments by position: a reentrant checkpoint saves them, and keeps only `held`.
         """
         path = f"{self.path}.{name}"
-        count = 1 if self.declaring else self.layer_count
-        return [Layer(self, f"{path}.{index}", layer, held, positional) for index in range(count)]
+        return [Layer(self, f"{path}.{index}", layer, held, positional) for index in range(self.layer_count)]
 
 
 class Layer(Generic[P, R]):

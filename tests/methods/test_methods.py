@@ -9,7 +9,7 @@ import torch
 from memcalc import estimating, methods
 from memcalc.comparing import first_difference
 from memcalc.errors import MemcalcError
-from memcalc.methods.base import Method
+from memcalc.methods.base import Anatomy, Method
 from memcalc.options import options_of
 from memcalc.step.declaring import parameter_order
 from memcalc.tape.builder import Builder
@@ -31,13 +31,24 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "its own biases": {"bias": "lora_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
         "fp32": {"dtype": "fp32"},
-    }
+    },
+    "freeze": {
+        "one layer": {"layers": 1},
+        "all layers": {"layers": 3},
+        "the head as well": {"layers": 1, "extra": "lm_head,norm,ln_f,word_embeddings"},
+    },
 }
+# What a family must be given to suit a method at all.
+SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {("bitfit", "llama"): {"mlp_bias": True}}
 CASES: Final = [(method, name, options) for method in METHODS
                 for name, options in {"as it is": {}, **VARIED.get(method, {})}.items()]  # fmt: skip
 _CASE: Final = pytest.mark.parametrize(
     ("method", "options"), [case[::2] for case in CASES], ids=[f"{case[0]}: {case[1]}" for case in CASES]
 )
+
+
+def _workload(model_type: str, method: str, **options: Any) -> Workload:
+    return tiny(model_type, method, config_changes=SUITED.get((method, model_type)), **options)
 
 
 def _real(w: Workload) -> Any:
@@ -57,7 +68,7 @@ def _own_name(name: str) -> str:
 @pytest.mark.parametrize("model_type", _FAMILIES)
 def test_its_parameters_are_pefts(model_type: str, method: str, options: dict[str, Any]) -> None:
     """By name, shape and order; which of them train, and in which dtype adapters are."""
-    w = tiny(model_type, method, **options)
+    w = _workload(model_type, method, **options)
     _, m, loaded = estimating.write(w, *estimating.family_of(w))
     base, parameters = loaded.model.base, m.parameters
     mine = [
@@ -85,7 +96,7 @@ def _linears(base: Mapping[str, Any]) -> list[str]:
 @_CASE
 @pytest.mark.parametrize("model_type", _FAMILIES)
 def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, Any]) -> None:
-    w = tiny(model_type, method, **options)
+    w = _workload(model_type, method, **options)
     model, recording = _real(w), estimated(w)
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
@@ -98,7 +109,7 @@ def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, A
 @_CASE
 @pytest.mark.parametrize("model_type", _FAMILIES)
 def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: str, options: dict[str, Any]) -> None:
-    w = tiny(model_type, method, **options)
+    w = _workload(model_type, method, **options)
     model = _real(w)
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
@@ -116,7 +127,7 @@ def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: 
 @_METHOD
 @pytest.mark.parametrize("model_type", ["llama", "bloom"])
 def test_its_stream_is_traces(model_type: str, method: str) -> None:
-    w = tiny(model_type, method)
+    w = _workload(model_type, method)
     difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
     assert difference is None, difference
 
@@ -153,8 +164,11 @@ def test_the_hooks_do_nothing_by_default() -> None:
 
     base: Any = Method()
     builder: Any = Builder
-    assert base.targets("llama", ["q_proj"], "lm_head") == frozenset()
-    assert base.trains("q_proj.weight", frozenset()) is False
+    model = Anatomy("llama", ("q_proj.weight",), ("q_proj",), "lm_head", "layers", 1)
+    assert base.targets(model) == frozenset()
+    assert base.trained(model, frozenset()) == frozenset()
+    assert base.layers_alike
+    assert base.trains_stored
     assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
     assert base.peft_config() is None
 

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from memcalc import estimating, families
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import ALL_LINEAR, DEFAULT_TARGETS, match_targets
+from memcalc.methods.base import ALL_LINEAR, DEFAULT_TARGETS, Anatomy, match_targets
 from tests.tiny import tiny, written
 
 _PARTS: Final = ("layers", "0", "10", "self_attn", "q_proj", "v_proj", "proj", "mlp", "up_proj", "lm_head")
 NAMES: Final = st.lists(st.sampled_from(_PARTS), min_size=1, max_size=4).map(".".join)
+
+
+def _of(linears: list[str]) -> Anatomy:
+    return Anatomy("llama", tuple(f"{name}.weight" for name in linears), tuple(linears), "lm_head", "layers", 11)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.lists(NAMES, min_size=1, max_size=3))
@@ -23,24 +27,24 @@ def test_a_name_or_a_suffix_of_whole_parts_adapts_what_peft_adapts(linears: list
     config = LoraConfig(target_modules=wanted)
     real = {name for name in linears if check_target_module_exists(config, name)}
     if real:
-        assert match_targets(tuple(wanted), "llama", linears, "lm_head") == real
+        assert match_targets(tuple(wanted), _of(linears)) == real
     else:
         with pytest.raises(InvalidWorkload, match="--target"):
-            match_targets(tuple(wanted), "llama", linears, "lm_head")
+            match_targets(tuple(wanted), _of(linears))
 
 
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True))
 def test_all_linear_is_every_one_but_the_head(linears: list[str]) -> None:
-    assert match_targets((ALL_LINEAR,), "llama", linears, "lm_head") == set(linears) - {"lm_head"}
+    assert match_targets((ALL_LINEAR,), _of(linears)) == set(linears) - {"lm_head"}
 
 
 def test_one_unknown_name_among_known_ones_is_no_error() -> None:
-    assert match_targets(("q_proj", "nowhere"), "llama", ["a.q_proj"], "lm_head") == {"a.q_proj"}
+    assert match_targets(("q_proj", "nowhere"), _of(["a.q_proj"])) == {"a.q_proj"}
 
 
 def test_a_name_that_matches_nothing_is_answered_with_those_that_are_there() -> None:
     with pytest.raises(InvalidWorkload, match="this model has k_proj, q_proj"):
-        match_targets(("query",), "llama", ["a.q_proj", "b.k_proj", "b.q_proj"], "lm_head")
+        match_targets(("query",), _of(["a.q_proj", "b.k_proj", "b.q_proj"]))
 
 
 @pytest.mark.parametrize("model_type", DEFAULT_TARGETS)

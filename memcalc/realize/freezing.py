@@ -1,0 +1,34 @@
+"""Methods that add nothing: some of the base model's own parameters train, the others are frozen."""
+
+from typing import Any
+
+from torch import nn
+
+from memcalc.methods.base import Anatomy, Method
+
+
+def freeze(model: Any, method: Method) -> None:
+    """Freeze all parameters but those that the method trains."""
+    anatomy = _anatomy(model)
+    trained = method.trained(anatomy, method.targets(anatomy))
+    for name, parameter in model.named_parameters():
+        if name not in trained:
+            parameter.requires_grad_(requires_grad=False)
+
+
+def _anatomy(model: Any) -> Anatomy:
+    """The real model as a method sees it: its layers are the outermost list of as many modules as its config says."""
+    from transformers.pytorch_utils import Conv1D
+
+    modules = dict(model.named_modules())
+    depth = getattr(model.config, "num_hidden_layers", 0)
+    stacks = [name for name, one in modules.items() if isinstance(one, nn.ModuleList) and len(one) == depth]
+    head = model.get_output_embeddings()
+    return Anatomy(
+        model_type=model.config.model_type,
+        parameters=tuple(name for name, _ in model.named_parameters()),
+        linears=tuple(name for name, one in modules.items() if isinstance(one, nn.Linear | Conv1D)),
+        head=next((name for name, one in modules.items() if one is head), ""),
+        layers=stacks[0] if stacks else "",
+        depth=depth if stacks else 0,
+    )
