@@ -47,7 +47,8 @@ def changed(w: Workload, options: Options) -> Workload:
     """The workload with some options changed; raises InvalidWorkload where they cannot go with the others."""
     from memcalc.importers import peft
 
-    return peft.from_json({**w.to_json(), **options})
+    dropped = w.method.options() if "method" in options else {}
+    return peft.from_json({**{name: value for name, value in w.to_json().items() if name not in dropped}, **options})
 
 
 def effects(w: Workload, base: Footprint) -> list[Effect]:

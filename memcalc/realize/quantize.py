@@ -80,7 +80,7 @@ def pack(module: Any, weight: torch.Tensor, device: str) -> None:
     from transformers.pytorch_utils import Conv1D
 
     old = module.weight
-    if issubclass(module.source_cls, Conv1D):
+    if issubclass(getattr(module, "source_cls", torch.nn.Linear), Conv1D):  # transformers notes what it replaced
         weight = weight.T
     if type(module).__name__ == "Linear4bit":
         module.weight = type(old)(weight, requires_grad=False, **old.__dict__)._quantize(device)

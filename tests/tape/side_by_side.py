@@ -270,6 +270,7 @@ def on_torch(op: Op, case: Case) -> Seen:
     watching = Tracer(Timeline(), Place(), GPU)
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        watching._follow(tensor, "tensor")  # an index that was a list: saved before any dispatch
         block = watching._blocks[tensor.untyped_storage()._cdata]
         assert block is not None
         seen.saved.append((len(watching.timeline.nbytes), block.row))

@@ -27,6 +27,11 @@ def _baddbmm(b: int) -> tuple[Shape, ...]:
     return ((b, 5, 6), (b, 5, 8), (b, 8, 6))
 
 
+def _conv1d(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """transformers' Conv1D.forward."""
+    return torch.addmm(bias, x.view(-1, x.shape[-1]), w).view(*x.shape[:-1], w.shape[1])
+
+
 # What a model gives a linear layer: activations without gaps, weights that are leaves or copies of them.
 _DENSE: Final = ("contiguous", "leaf")
 
@@ -45,6 +50,14 @@ OPS: Final = {
     ),
     "linear, autocast, over half": Op(
         ops.linear, F.linear, _linear, layouts=_DENSE, amp="bf16", dtypes=("fp32", "bf16")
+    ),
+    "conv1d": Op(ops.conv1d, _conv1d, lambda b: ((b, 5, 8), (8, 6), (6,)), layouts=_DENSE),
+    "conv1d, autocast": Op(
+        ops.conv1d, _conv1d, lambda b: ((b, 5, 8), (8, 6), (6,)), layouts=_DENSE, amp="bf16", over=("bf16", "fp32")
+    ),
+    "linear_by_hand": Op(ops.linear_by_hand, lambda x, w: x @ w.T, _linear, layouts=_DENSE),
+    "linear_by_hand, autocast": Op(
+        ops.linear_by_hand, lambda x, w: x @ w.T, _linear, layouts=_DENSE, amp="bf16", over=("bf16", "fp32")
     ),
     "bmm": Op(ops.bmm, torch.bmm, _bmm),
     "bmm, autocast": Op(ops.bmm, torch.bmm, _bmm, amp="fp16", over=("bf16", "fp32")),

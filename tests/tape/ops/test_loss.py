@@ -31,6 +31,16 @@ OPS: Final = {
         lambda b: (((b, 3500), "int64"),),
     ),
     "softmax_fp32": Op(ops.softmax_fp32, lambda x: F.softmax(x, -1, dtype=torch.float32), _scores, layouts=_DENSE),
+    "softmax": Op(ops.softmax, lambda x: F.softmax(x, -1), _scores, layouts=_DENSE),
+    "softmax, autocast": Op(
+        ops.softmax, lambda x: F.softmax(x, -1), _scores, amp="bf16", over=("bf16", "fp32"), layouts=_DENSE,
+    ),
+    "softmax_to, fp32": Op(
+        lambda x: ops.softmax_to(x, "fp32"), lambda x: F.softmax(x, -1, dtype=torch.float32), _scores, layouts=_DENSE,
+    ),
+    "softmax_to, bf16": Op(
+        lambda x: ops.softmax_to(x, "bf16"), lambda x: F.softmax(x, -1, dtype=torch.bfloat16), _scores, layouts=_DENSE,
+    ),
     "safe_softmax": Op(
         ops.safe_softmax, lambda x: torch.ops.aten._safe_softmax(x, -1), _scores, over=("fp32",), layouts=_DENSE,
     ),

@@ -53,6 +53,7 @@ OPS: Final = {
     "expand": Op(
         lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
     ),
+    "pick": Op(lambda x: ops.pick(x, 2), lambda x: x[:, :, [0]], _heads, views=False),
     "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads, views=False),
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
