@@ -7,7 +7,7 @@ import torch
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import views as ops
-from memcalc.tape.ops.elementwise import mul
+from memcalc.tape.ops.elementwise import mul, silu
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -53,7 +53,9 @@ OPS: Final = {
     "expand": Op(
         lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
     ),
-    "pick": Op(lambda x: ops.pick(x, 2), lambda x: x[:, :, [0]], _heads, views=False),
+    "pick, and more": Op(
+        lambda x: silu(ops.pick(x, 2)), lambda x: torch.nn.functional.silu(x[:, :, [0]]), _heads, views=False
+    ),
     "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads, views=False),
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
