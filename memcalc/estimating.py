@@ -206,16 +206,16 @@ def _check(w: Workload, c: Config, family: Family) -> None:
 
 def _total(loaded: Loaded) -> int:
     """All parameters, tied ones once, packed ones by logical size; buffers are none."""
-    base = {name: declared.shape for name, declared in loaded.model.base.items() if declared.kind != "buffer"}
-    added = {name: adapter.shape for name, adapter in loaded.model.adapters.items()}
-    return sum(prod(shape) * loaded.times(name) for name, shape in (base | added).items())
+    known = (loaded.model.base | loaded.model.adapters).items()
+    return sum(prod(one.shape) * loaded.times(name) for name, one in known if one.kind != "buffer")
 
 
 def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
     if w.method.peft_config() is None:
         return _total(loaded) * ITEMSIZE[w.dtype]
-    saved = {name: m.parameters[name] for name in (*loaded.model.adapters, *loaded.model.trained)}
+    added = [name for name, adapter in loaded.model.adapters.items() if adapter.kind != "buffer"]
+    saved = {name: m.parameters[name] for name in (*added, *loaded.model.trained)}
     return sum(prod(x.shape) * ITEMSIZE[x.dtype] * loaded.times(name) for name, x in saved.items())
 
 

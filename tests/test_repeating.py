@@ -9,7 +9,8 @@ from memcalc import estimating, repeating
 from memcalc.allocator import live_levels
 from memcalc.comparing import first_difference
 from memcalc.workload import Workload
-from tests.producers import estimated, traced
+from tests.methods.likeness import assert_alike
+from tests.producers import estimated
 from tests.tiny import tiny
 
 CASES: list[dict[str, Any]] = [
@@ -62,12 +63,8 @@ def test_the_peak_of_three_layers_is_that_of_the_whole_model(options: dict[str, 
 def test_layers_that_a_method_treats_differently_are_all_written(options: dict[str, Any]) -> None:
     given = {**options}
     w = tiny("llama", given.pop("method", "lora"), config_changes={"num_hidden_layers": 6}, **given)
-    mine, real = estimated(w), traced(w)
-    difference = first_difference(mine.timeline, real.timeline, ("estimate", "trace"))
-    assert difference is None, difference
-    assert (mine.trainable_params, mine.total_params) == (real.trainable_params, real.total_params)
-    assert mine.checkpoint_bytes == real.checkpoint_bytes
-    assert estimating.peak_live(w) == live_levels(mine.timeline).peak_live
+    assert_alike(w)
+    assert estimating.peak_live(w) == live_levels(estimated(w).timeline).peak_live
 
 
 def test_layers_that_differ_are_not_repeated() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, final
 from memcalc import methods
 from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method
 from memcalc.options import coerced, names_of
 from memcalc.workload import Workload
 
@@ -39,6 +39,10 @@ class FromConfig(Method):
     def options(self) -> dict[str, Any]:
         """As a Workload's JSON holds it."""
         return {"peft_config": dict(self.config)}
+
+    def default_targets(self, model_type: str) -> tuple[str, ...]:
+        """LoRA's: of other methods peft knows its own."""
+        return DEFAULT_TARGETS.get(model_type, ()) if self.config["peft_type"] == "LORA" else ()
 
     def targets(self, model: Anatomy) -> NoReturn:
         """Refused: which modules it adapts is for peft to say."""

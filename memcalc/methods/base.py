@@ -1,8 +1,9 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memcalc.errors import InvalidWorkload, shown
+from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.options import options_of
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 
-# peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+# Of LoRA and its kin. peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 _QUERY_VALUE = ("q_proj", "v_proj")
 _FUSED = ("query_key_value",)
 DEFAULT_TARGETS = {
@@ -48,6 +49,22 @@ class Anatomy(NamedTuple):
     layers: str  # the path of the repeated layers
     depth: int  # how many of them there are
 
+    @property
+    def modules(self) -> list[str]:
+        """The modules that have parameters of their own, and the head, whose weight may be the embedding's."""
+        return list(dict.fromkeys([*(name.rpartition(".")[0] for name in self.parameters), self.head]))
+
+    @property
+    def containers(self) -> set[str]:
+        """The modules that consist of others."""
+        found: set[str] = set()
+        for module in self.modules:
+            above = module.rpartition(".")[0]
+            while above and above not in found:
+                found.add(above)
+                above = above.rpartition(".")[0]
+        return found
+
 
 class Method:
     """A way to fine-tune: which parameters train, what is added, and where it acts in the forward."""
@@ -76,6 +93,17 @@ class Method:
         """The output of the linear layer `name` for x (b, s, d_in)."""
         return w.linear(x)
 
+    def copy_of(self, module: str, targets: frozenset[str]) -> str:
+        """Where below the module (full name) the copy stands that is used and trained in its place; "": there is none.
+
+        peft deep-copies it: what it has, buffers too, in the dtype that it has.
+        """
+        return ""
+
+    def default_targets(self, model_type: str) -> tuple[str, ...]:
+        """Names or suffixes of what it adapts where no target is given; empty: that is for peft to say, or none."""
+        return ()
+
     def peft_config(self) -> dict[str, Any] | None:
         """What peft is given to do the same, as plain data; None where peft takes no part."""
         return None
@@ -90,21 +118,40 @@ def match_targets(wanted: tuple[str, ...], model: Anatomy) -> frozenset[str]:
     """Full names of the adapted modules among the model's linear layers.
 
     `wanted` are names or suffixes ("q_proj" adapts every "….q_proj"), or all-linear: every linear layer but
-    the head; empty is peft's default for the model type. Raises InvalidWorkload where no name matches.
+    the head. Raises InvalidWorkload where no name matches.
     Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists, _maybe_include_all_linear_layers.
     """
-    names = wanted or DEFAULT_TARGETS[model.model_type]
-    if ALL_LINEAR in names:
+    if ALL_LINEAR in wanted:
         return frozenset(name for name in model.linears if name != model.head)
-    found = frozenset(name for name in model.linears if goes_by(name, names))
+    found = frozenset(name for name in model.linears if goes_by(name, wanted))
     if not found:
         known = sorted({name.rpartition(".")[2] for name in model.linears})
         raise InvalidWorkload(
-            f"--target {shown(','.join(names))} matches no linear layer; this model has {', '.join(known)}"
+            f"--target {shown(','.join(wanted))} matches no linear layer; this model has {', '.join(known)}"
         )
+    return found
+
+
+def copied_modules(flag: str, model: Anatomy, wanted: Callable[[str], bool]) -> frozenset[str]:
+    """The modules of which peft trains a copy, of those that have parameters of their own.
+
+    Raises InvalidWorkload where none is wanted, NotModelled where one that consists of others is.
+    """
+    found = frozenset(filter(wanted, model.modules))
+    whole = sorted(filter(wanted, model.containers))
+    if whole:
+        raise NotModelled(f"{flag}: estimate does not write a copy of the whole {whole[0]}: memcalc trace runs it")
+    if not found:
+        known = sorted({name.rpartition(".")[2] for name in model.modules})
+        raise InvalidWorkload(f"{flag} matches none of {', '.join(known)}")
     return found
 
 
 def goes_by(module: str, wanted: tuple[str, ...]) -> bool:
     """Whether a module (full name) is one of the `wanted`, names or suffixes of whole parts."""
     return any(module == name or module.endswith(f".{name}") for name in wanted)
+
+
+def names_a_layer(names: tuple[str, ...]) -> bool:
+    """Whether any of the names goes by a number, such as a layer's."""
+    return any(part.isdigit() for name in names for part in name.split("."))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Method, match_targets
+from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method, match_targets, names_a_layer
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
@@ -45,10 +45,13 @@ class Lora(Method):
 
     @property
     def layers_alike(self) -> bool:
-        return not any(part.isdigit() for name in self.target for part in name.split("."))
+        return not names_a_layer(self.target)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
-        return match_targets(self.target, model)
+        return match_targets(self.target or self.default_targets(model.model_type), model)
+
+    def default_targets(self, model_type: str) -> tuple[str, ...]:
+        return DEFAULT_TARGETS.get(model_type, ())
 
     def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
         biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
-from memcalc.methods.base import DEFAULT_TARGETS
 from memcalc.realize.freezing import freeze
 from memcalc.workload import Workload
 
@@ -28,8 +27,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     if plain is None:
         freeze(model, workload.method)
         return model
-    if plain["peft_type"] == "LORA" and not plain.get("target_modules"):  # peft's own table lacks some model types
-        plain = {**plain, "target_modules": DEFAULT_TARGETS.get(model.config.model_type)}
+    if not plain.get("target_modules"):  # peft's own tables lack some model types
+        plain = {**plain, "target_modules": workload.method.default_targets(model.config.model_type) or None}
     config = _config(plain, workload)
     from peft import get_peft_model
 

@@ -37,7 +37,7 @@ def parameter_order(model: Architecture) -> list[str]:
         last = position + 1 == len(names) or names[position + 1].rpartition(".")[0] != module
         if last:
             order += following.pop(module, ())
-    return order
+    return order + [name for names in following.values() for name in names]  # of a head without a weight of its own
 
 
 def declare(family: Family, c: Config, method: Method, attention: blocks.Attention) -> Architecture:
@@ -53,11 +53,7 @@ def declare(family: Family, c: Config, method: Method, attention: blocks.Attenti
     targets = method.targets(anatomy)
     run = 1 if method.layers_alike else c.layers
     wrapped = _declare_once(family, c, method, attention, targets, run)
-    adapters = {
-        name: adapter
-        for name, adapter in _registered(wrapped.declared_adapters, family, c.layers, run)
-        if adapter.module(name) in targets
-    }
+    adapters = dict(_registered(wrapped.declared_adapters, family, c.layers, run))
     return Architecture(base, adapters, targets, method.trained(anatomy, targets))
 
 

@@ -6,10 +6,11 @@ memcalc/realize/loading.py does the same with real tensors; its docstrings name 
 from math import prod
 from typing import NamedTuple
 
+from memcalc.errors import NotModelled
 from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
 from memcalc.step.declaring import Architecture, parameter_order
-from memcalc.tape.builder import LINEAR, PACKABLE, Builder, Declared
+from memcalc.tape.builder import LINEAR, PACKABLE, Adapter, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.units import GIB
@@ -35,7 +36,8 @@ class Loaded(NamedTuple):
 
         Source: transformers 5.24.0, trainer.py, create_optimizer, get_decay_parameter_names.
         """
-        spared = {name for name, declared in self.model.base.items() if declared.kind in ("norm", "bias")}
+        known = (self.model.base | self.model.adapters).items()
+        spared = {name for name, one in known if one.kind in ("norm", "bias")}
         named = self.trained.items()
         return [[x for name, x in named if name not in spared], [x for name, x in named if name in spared]]
 
@@ -54,7 +56,6 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
         _raise_to_fp32(m, model)
         timeline.empty_cache()
     _adapters(m, model, w)
-    tape.category = "weights"
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)
     tape.category = "activations"
@@ -138,29 +139,45 @@ def _raise_to_fp32(m: Builder, model: Architecture) -> None:
 def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
     """TRL's peft_module_casting_to_bf16: the head and the embedding, where the embedding goes by one of its names."""
     tied_to = next(name for name, declared in model.base.items() if declared.kind == "embedding")
-    for name, declared in model.base.items():
-        module = name.rpartition(".")[0]
+    for name in parameter_order(model):
+        copied = model.adapters.get(name)
+        if copied is not None and copied.kind is None:
+            continue
+        module = name.rpartition(".")[0] if copied is None else copied.module(name)
         known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
         tied_head = name == tied_to and f"{family.HEAD}.weight" not in model.base
         if (known or tied_head) and m.parameters[name].dtype != "bf16":
-            _place(m, name, declared, "bf16")
+            if copied is None:
+                _place(m, name, model.base[name], "bf16")
+            else:
+                _add(m, name, copied, "bf16")
 
 
 def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
-    """peft creates every adapter in its base weight's dtype, then raises half ones to fp32, one by one.
+    """peft creates every adapter in its base weight's dtype, copies what is to be copied as it is, then raises half
+    adapters to fp32, one by one, but no copies.
 
-    Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer, cast_adapter_dtype.
+    Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer, inject_adapter,
+    cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
-    tape.category = "adapter"
+    added = {name: adapter for name, adapter in model.adapters.items() if adapter.kind is None}
+    for name, adapter in added.items():
+        base = m.parameters.get(f"{adapter.module(name)}.weight")  # a packed one is no parameter here
+        _add(m, name, adapter, w.dtype if base is None else base.dtype)
     for name, adapter in model.adapters.items():
-        tape.scope = adapter.module(name)
-        base = m.parameters.get(f"{tape.scope}.weight")  # a packed one is no parameter here
-        m.parameters[name] = Tensor(new(adapter.shape, w.dtype if base is None else base.dtype, adapter.part))
+        if adapter.kind is not None:
+            if adapter.of not in m.parameters:
+                raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
+            _add(m, name, adapter, m.parameters[adapter.of].dtype)
     if w.autocast_adapter_dtype:
-        for name, adapter in model.adapters.items():
+        for name, adapter in added.items():
             if m.parameters[name].dtype in HALF:
-                tape.scope = adapter.module(name)
-                m.parameters[name] = Tensor(new(adapter.shape, "fp32", adapter.part))
+                _add(m, name, adapter, "fp32")
+
+
+def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
+    tape.scope = adapter.module(name)
+    m.parameters[name] = Tensor(new(adapter.shape, dtype, adapter.part, "adapter"))
 
 
 def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Tensor]:
@@ -170,12 +187,9 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Ten
     """
     trained: dict[str, Tensor] = {}
     for name in parameter_order(model):
-        declared = model.base.get(name)
-        if name not in m.parameters:
-            continue
-        if declared is None and not w.training:
-            continue
-        if declared is not None and name not in model.trained:
+        adapter = model.adapters.get(name)
+        trains = name in model.trained if adapter is None else w.training and adapter.kind != "buffer"
+        if not trains or name not in m.parameters:
             continue
         old = m.parameters[name]
         tape.scope = name.rpartition(".")[0]
@@ -184,7 +198,7 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Ten
 
 
 def _link(m: Builder, model: Architecture) -> None:
-    """Linear layers find their weight and bias by the module's name."""
+    """Linear layers find their weight and bias, or those of their copy, by the module's name."""
     for name, declared in model.base.items():
         made = LINEAR.get(declared.kind)
         if made is None:
@@ -196,3 +210,8 @@ def _link(m: Builder, model: Architecture) -> None:
             m.weights[module] = made(m.parameters[name], bias)
         elif isinstance(packed, Packed4Bit):
             packed.bias = bias
+    for name, adapter in model.adapters.items():
+        made = LINEAR.get(adapter.kind or "")
+        if made is not None:
+            copied_bias = m.parameters.get(f"{name.removesuffix('.weight')}.bias")
+            m.weights[adapter.module(name)] = made(m.parameters[name], copied_bias)

@@ -33,10 +33,12 @@ class Declared(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """A parameter that the method adds beside a module."""
+    """A parameter that the method adds beside a module, or its copy of one of the module's own."""
 
     part: str  # its name below the module that it adapts: "lora_A.default.weight"
     shape: Shape
+    kind: Kind | None = None  # of what it is a copy of
+    of: str = ""  # the full name of what it is a copy of
 
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""
@@ -116,6 +118,7 @@ class Hooks(Protocol):
     """What the builder asks of a method (methods/base.py)."""
 
     def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
+    def copy_of(self, module: str, targets: frozenset[str]) -> str: ...
 
 
 class Builder:
@@ -170,15 +173,22 @@ class Builder:
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 
-    def adapter(self, name: str, part: str, shape: Shape) -> Tensor:
+    def adapter(self, name: str, part: str, shape: Shape, kind: Kind | None = None, of: str = "") -> Tensor:
         """The method's own parameter `part`, next to the base module `name` (its full path)."""
         full = f"{name}.{part}"
         found = self.parameters.get(full)
         if found is None:
             assert self.declaring, f"{full} was not declared"
-            self.declared_adapters[full] = Adapter(part, shape)
+            self.declared_adapters[full] = Adapter(part, shape, kind, of)
             found = self.parameters[full] = Tensor(new(shape, "fp32", full))
         return found
+
+    def own(self, name: str, part: str, shape: Shape, kind: Kind) -> Tensor:
+        """The parameter or buffer `part` of the submodule `name`, or of the copy that the method puts in its place."""
+        base = self.parameter(f"{name}.{part}", shape, kind)
+        full = f"{self.path}.{name}" if self.path else name
+        copy = self.method.copy_of(full, self.targets)
+        return self.adapter(full, f"{copy}.{part}", shape, kind, f"{full}.{part}") if copy else base
 
     def new_cache(self, windows: tuple[int, ...] = ()) -> Cache | None:
         """DynamicCache(), where the run fills one: the model's output keeps it. `windows`: keys kept by each layer."""
@@ -199,8 +209,8 @@ class Builder:
         weight = self.weights.get(full)
         if weight is None:
             shape = (x.shape[-1], d_out) if kind == "conv1d" else (d_out, x.shape[-1])
-            own = self.parameter(f"{name}.weight", shape, kind)
-            weight = LINEAR[kind](own, self.parameter(f"{name}.bias", (d_out,), "bias") if bias else None)
+            own = self.own(name, "weight", shape, kind)
+            weight = LINEAR[kind](own, self.own(name, "bias", (d_out,), "bias") if bias else None)
         out = self.method.linear(self, x, weight, full)
         tape.scope = outer
         return out
@@ -208,10 +218,10 @@ class Builder:
     def embedding(self, ids: Array, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
         """Token embeddings: ids (b, s) -> (b, s, width); `scaled` by a factor that the module keeps as a buffer."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        weight = self.parameter(f"{name}.weight", (rows, width), "embedding")
+        weight = self.own(name, "weight", (rows, width), "embedding")
         out = embedding(ids, weight)
         if scaled:
-            out = mul(out, cast(self.parameter(f"{name}.embed_scale", (), "buffer"), weight.dtype))
+            out = mul(out, cast(self.own(name, "embed_scale", (), "buffer"), weight.dtype))
         if self.inputs_require_grad and out.node is None and tape.grad:
             out = Tensor(out.data, Leaf(out.data, "activations"))
         tape.scope = outer
@@ -220,7 +230,7 @@ class Builder:
     def positions(self, places: Array, name: str, rows: int, width: int) -> Tensor:
         """Learned positions: (1 or b, s) -> (1 or b, s, width)."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        out = embedding(places, self.parameter(f"{name}.weight", (rows, width), "embedding"))
+        out = embedding(places, self.own(name, "weight", (rows, width), "embedding"))
         tape.scope = outer
         return out
 
@@ -229,7 +239,7 @@ class Builder:
     ) -> Tensor:
         """A norm of one weight, the last dim's or of a `shape` of its own."""
         outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        out = norm(x, self.parameter(f"{name}.weight", shape or (x.shape[-1],), "norm"))
+        out = norm(x, self.own(name, "weight", shape or (x.shape[-1],), "norm"))
         tape.scope = outer
         return out
 
@@ -241,8 +251,8 @@ class Builder:
             tape.scope = outer
             return out
         width = (x.shape[-1],)
-        weight = self.parameter(f"{name}.weight", width, "norm")
-        out = layer_norm(x, weight, self.parameter(f"{name}.bias", width, "norm"))
+        weight = self.own(name, "weight", width, "norm")
+        out = layer_norm(x, weight, self.own(name, "bias", width, "norm"))
         tape.scope = outer
         return out
 
@@ -262,7 +272,7 @@ class Builder:
         steps that the model puts the logits through first.
         """
         if tied_to:
-            self.weights[name] = Plain(self.parameters[tied_to])
+            self.weights[name] = Plain(self._tied(name, tied_to))
         logits = self.linear(hidden, name, vocab)
         logits.data.settle("logits_loss")
         outer, tape.category = tape.category, "logits_loss"
@@ -271,6 +281,12 @@ class Builder:
         loss = None if batch.labels is None else blocks.causal_lm_loss(logits, batch.labels, batch.items)
         tape.category = outer
         return Output(loss, logits, cache)
+
+    def _tied(self, name: str, tied_to: str) -> Tensor:
+        """The weight that a head shares with the embedding's base; a copy of the head's is a weight of its own."""
+        shared = self.parameters[tied_to]
+        copy = self.method.copy_of(name, self.targets)
+        return self.adapter(name, f"{copy}.weight", shared.shape, "linear", tied_to) if copy else shared
 
     def layers(
         self,

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from memcalc import estimating
-from memcalc.comparing import first_difference
 from memcalc.errors import InvalidWorkload
 from memcalc.recording import Recording
 from memcalc.timeline import Timeline
 from memcalc.workload import Workload
+from tests.methods.likeness import assert_alike
 from tests.producers import estimated, traced
 from tests.tiny import tiny
 
@@ -59,6 +59,4 @@ def test_a_model_without_biases_is_refused(producer: Callable[[Workload], Record
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, object]) -> None:
-    w = tiny(model_type, "bitfit", **options)
-    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
-    assert difference is None, difference
+    assert_alike(tiny(model_type, "bitfit", **options))

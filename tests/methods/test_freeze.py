@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from memcalc import estimating
-from memcalc.comparing import first_difference
 from memcalc.errors import InvalidWorkload
 from memcalc.recording import Recording
 from memcalc.timeline import Timeline
 from memcalc.workload import Workload
+from tests.methods.likeness import assert_alike
 from tests.producers import estimated, traced
 from tests.tiny import tiny
 
@@ -71,6 +71,4 @@ def test_what_is_not_there_is_refused(
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, object]) -> None:
-    w = tiny(model_type, "freeze", **options)
-    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
-    assert difference is None, difference
+    assert_alike(tiny(model_type, "freeze", **options))
