@@ -69,8 +69,9 @@ def _check_names(w: "Workload") -> None:
         raise UnknownName("optimizer", w.optimizer, OPTIMIZERS, "memcalc optimizers lists them")
     if w.quant not in QUANTS and w.quant.removeprefix("gguf:").upper() not in GGUF_TYPES:
         raise UnknownName("quantization", w.quant, (*QUANTS, *(f"gguf:{kind}" for kind in GGUF_TYPES)))
-    if w.momentum and w.optimizer != "sgd":
-        raise InvalidWorkload(f"--momentum belongs to --optimizer sgd, not to {w.optimizer}")
+    if w.momentum and not OPTIMIZERS[w.optimizer].momentum:
+        takers = " and ".join(name for name, row in OPTIMIZERS.items() if row.momentum)
+        raise InvalidWorkload(f"--momentum belongs to --optimizer {takers}, not to {w.optimizer}")
 
 
 def _check_quantization(w: "Workload") -> None:

@@ -89,7 +89,7 @@ class Workload:
     optimizer: str = option(
         "adamw_torch_fused",
         "--optimizer",
-        "Hugging Face's names: adamw_torch (foreach), adamw_torch_fused, adamw_torch_forloop, sgd",
+        "Hugging Face's names: adamw_torch (foreach), adamw_torch_fused, adafactor, …; memcalc optimizers lists them",
         aliases=("--optim",),
     )
     momentum: float = option(0.0, "--momentum", "momentum of sgd")

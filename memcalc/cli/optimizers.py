@@ -15,7 +15,7 @@ def optimizers(words: tuple[str, ...], as_json: bool) -> None:
     """List the optimizers that --optimizer knows: what each keeps for a trained parameter. WORDS narrow the list."""
     columns = [
         Column("optimizer", lambda entry: entry["name"]),
-        Column("states per parameter", lambda entry: ", ".join(entry["states"]) or "none"),
+        Column("states per parameter", _states),
         Column("step's temporaries", lambda entry: entry["temporaries"]),
     ]
     show(search("optimizer", _entries(), words, _texts), as_json, columns, _details)
@@ -29,11 +29,16 @@ def _entries() -> Iterator[Entry]:
             "name": name,
             "class": row.torch_class,
             "options": dict(row.torch_options),
-            "states": list(row.states),
-            "step_on_device": row.step_on_device,
+            "states": list(row.state_names()),
+            "with_momentum": row.momentum,
             "temporaries": row.temporaries,
             "source": row.source,
         }
+
+
+def _states(entry: Entry) -> str:
+    momentum = [f"{entry['with_momentum']} (with --momentum)"] if entry["with_momentum"] else []
+    return ", ".join(entry["states"] + momentum) or "none"
 
 
 def _texts(entry: Entry) -> list[str]:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.optimizers import OPTIMIZERS
+from memcalc.step.clipping import clip
 from memcalc.step.loading import Loaded
-from memcalc.step.optimizer import States, clip
+from memcalc.step.optimizer import Habits, States
 from memcalc.step.scaler import Scaler
 from memcalc.tape.autocast import autocast
 from memcalc.tape.builder import Builder
@@ -29,7 +30,7 @@ class Training:
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
         groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
-        self.states = States(OPTIMIZERS[w.optimizer], groups, w.momentum)
+        self.states = States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum))
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
         self.trainer = Trainer(self) if w.loop == "trainer" else None

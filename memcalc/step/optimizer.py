@@ -1,141 +1,67 @@
-"""Clipping, the optimizer's step and GradScaler, block by block.
+"""An optimizer's states and its step, block by block; the step's temporaries are in updates.py."""
 
-Source: PyTorch 2.13, torch/nn/utils/clip_grad.py, torch/optim/{adam,sgd}.py, torch/amp/grad_scaler.py.
-"""
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from collections.abc import Mapping
-from math import prod
-
-from memcalc.kernels import foreach_norm_scratch
-from memcalc.optimizers import Optimizer
-from memcalc.tape.tape import Array, Leaf, Tensor, leaf_of, like, new, scratch, tape
+from memcalc.optimizers import Optimizer, State, Trained
+from memcalc.step.updates import UPDATES, by_dtype
+from memcalc.tape.tape import Array, Leaf, Tensor, leaf_of, like, new, on_cuda, tape
 
 
-def by_dtype(leaves: list[Leaf]) -> list[list[Leaf]]:
-    """Groups of one dtype each, the dtype met last first.
+class Habits(NamedTuple):
+    """What the loop and its user ask of an optimizer."""
 
-    Source: PyTorch 2.13, ATen/native/ForeachUtils.h, _group_tensors_by_first_tensors_device_and_dtype: an
-    unordered_map, whose newest bucket libstdc++ puts in front.
-    """
-    groups: dict[str, list[Leaf]] = {}
-    for leaf in leaves:
-        groups.setdefault(leaf.array.dtype, []).append(leaf)
-    return list(reversed(groups.values()))
-
-
-def clip(trained: list[Tensor], times: Mapping[Leaf, int]) -> Array:
-    """clip_grad_norm_ by the foreach kernels; the total norm is returned, and lives as long as the caller keeps it.
-
-    `times` tells how many of the whole model's tensors each leaf stands for.
-    """
-    groups = by_dtype([leaf for leaf in map(leaf_of, trained) if leaf.grad is not None])
-    norms: list[Array] = []
-    for group in groups:
-        norms += _norms(group, sum(times[leaf] for leaf in group))
-    tape.scope = ""
-    total = _total_norm(
-        sum(times[leaf] for group in groups for leaf in group), norms[0].dtype if len(groups) == 1 else "fp32"
-    )
-    del norms
-    _coefficient(total)
-    return total
-
-
-def _norms(group: list[Leaf], count: int) -> list[Array]:
-    """_foreach_norm of a group, which is `count` tensors in the whole model."""
-    largest = max(prod(leaf.array.shape) for leaf in group)
-    tape.scope = ""
-    held = scratch(foreach_norm_scratch([largest] * count).before, "_foreach_norm")
-    norms = [_norm(leaf) for leaf in group]
-    del held
-    return norms
-
-
-def _norm(leaf: Leaf) -> Array:
-    tape.scope = leaf.scope
-    return new((), leaf.array.dtype, "_foreach_norm", "workspace")
-
-
-def _total_norm(count: int, dtype: str) -> Array:
-    stacked = new((count,), dtype, "stack", "workspace")
-    total = new((), dtype, "linalg_vector_norm", "workspace")
-    del stacked
-    return total
-
-
-def _coefficient(total: Array) -> None:
-    """max_norm / (total_norm + 1e-6), clamped; the gradients are scaled in place."""
-    raised = new((), total.dtype, "add", "workspace")
-    inverse = new((), total.dtype, "reciprocal", "workspace")
-    coefficient = new((), total.dtype, "mul", "workspace")
-    del raised, inverse
-    clamped = new((), total.dtype, "clamp", "workspace")
-    del coefficient, clamped
+    momentum: float = 0.0
+    in_32_bits: frozenset[Leaf] = frozenset()  # parameters whose states are spared
 
 
 class States:
-    """An optimizer and what it keeps between steps: per trained tensor its states, made in its first step."""
+    """An optimizer and what it keeps between steps: per trained tensor its states by name."""
 
-    def __init__(self, row: Optimizer, groups: list[list[Tensor]], momentum: float) -> None:
-        self.row = row
-        self.groups = groups
-        self.names = () if row.born_from_gradient and not momentum else row.states
-        self.kept: dict[Leaf, list[Array]] = {}
+    def __init__(self, row: Optimizer, groups: list[list[Tensor]], habits: Habits = Habits()) -> None:  # noqa: B008
+        self.row, self.habits = row, habits
+        self.groups = [[leaf_of(parameter) for parameter in group] for group in groups]
+        self.kept: dict[Leaf, dict[str, Array]] = {}
 
     def step(self) -> None:
         """One step over every group of parameters."""
-        for group in self.groups:
-            leaves = [leaf for leaf in map(leaf_of, group) if leaf.grad is not None]
-            for leaf in self._first_seen(leaves):
-                self.kept[leaf] = self._make(leaf)
-            _temporaries(self.row, leaves)
-
-    def _first_seen(self, leaves: list[Leaf]) -> list[Leaf]:
-        """Leaves without states yet, in the order in which these are made: those of gradients dtype by dtype."""
-        fresh = [leaf for leaf in leaves if leaf not in self.kept]
-        return [leaf for group in by_dtype(fresh) for leaf in group] if self.row.born_from_gradient else fresh
-
-    def _make(self, leaf: Leaf) -> list[Array]:
-        tape.scope = leaf.scope
-        counted = [new((), "fp32", "step", "optimizer_states")] if self.row.step_on_device else []
-        return counted + [like(leaf.array, name, category="optimizer_states") for name in self.names]
+        groups = [[leaf for leaf in group if leaf.grad is not None] for group in self.groups]
+        if self.row.made == "from gradients" and on_cuda():
+            for group in groups:
+                self._make(leaf for leaves in by_dtype(group) for leaf in leaves)
+        UPDATES[self.row.temporaries](groups, self.of)
 
     def prepare(self) -> None:
         """All states at once, as a first step leaves them."""
         for group in self.groups:
-            for leaf in self._first_seen([leaf_of(parameter) for parameter in group]):
-                self.kept[leaf] = self._make(leaf)
+            self._make(group)
+            for leaf in group:
+                self.kept[leaf] |= {state.name: _born(leaf, state) for state in self._states(leaf) if state.by_update}
+
+    def of(self, leaf: Leaf) -> dict[str, Array]:
+        """A parameter's states, made when it is first seen."""
+        if leaf not in self.kept:
+            made = {state.name: _born(leaf, state) for state in self._states(leaf) if not state.by_update}
+            if self.row.momentum and self.habits.momentum:
+                made[self.row.momentum] = like(leaf.array, self.row.momentum, category="optimizer_states")
+            self.kept[leaf] = made
+        return self.kept[leaf]
+
+    def _make(self, leaves: Iterable[Leaf]) -> None:
+        for leaf in leaves:
+            self.of(leaf)
+
+    def _states(self, leaf: Leaf) -> tuple[State, ...]:
+        return self.row.states(Trained(leaf.array.shape, leaf.array.dtype, leaf in self.habits.in_32_bits))
 
     def zero_grad(self, to: str) -> None:
         """Gradients are dropped, or zeroed in place."""
         if to == "none":
             for group in self.groups:
-                for parameter in group:
-                    leaf_of(parameter).grad = None
+                for leaf in group:
+                    leaf.grad = None
 
 
-def _temporaries(row: Optimizer, leaves: list[Leaf]) -> None:
-    """The square root of the second moment: of a whole group of one dtype at once, or tensor by tensor.
-
-    A list or a tensor of the turn before dies when its name is bound anew.
-    """
-    if row.temporaries == "all at once":
-        roots: list[Array] = []
-        for group in by_dtype(leaves):
-            roots = [_root(leaf) for leaf in group]
-        del roots
-    elif row.temporaries == "one by one":
-        denominator: Array | None = None
-        for leaf in leaves:
-            denominator = _over_bias_correction(leaf)
-        del denominator
-
-
-def _over_bias_correction(leaf: Leaf) -> Array:
-    root = _root(leaf)
-    return like(root, "div", category="workspace")
-
-
-def _root(leaf: Leaf) -> Array:
+def _born(leaf: Leaf, state: State) -> Array:
     tape.scope = leaf.scope
-    return like(leaf.array, "sqrt", category="workspace")
+    return new(state.shape, state.dtype, state.name, "optimizer_states")

@@ -14,8 +14,10 @@ from memcalc.comparing import first_difference
 from memcalc.kernels import cublas_workspace
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.realize.optimizer import make_optimizer, make_scaler
-from memcalc.step.optimizer import States, by_dtype, clip
+from memcalc.step.clipping import clip
+from memcalc.step.optimizer import Habits, States
 from memcalc.step.scaler import Scaler
+from memcalc.step.updates import by_dtype
 from memcalc.tape.tape import Leaf, Storage, Tensor, new, tape
 from memcalc.timeline import Timeline
 from memcalc.tracing import likeness
@@ -36,7 +38,7 @@ GIVEN: Final[Parameters] = [
 ]  # fmt: skip
 
 
-def _workload(**options: Any) -> Workload:
+def workload_of(**options: Any) -> Workload:
     config = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
               "intermediate_size": 8, "vocab_size": 8}  # fmt: skip
     return Workload.of(Model("tiny", config, "test"), "full", loop="plain", **options)
@@ -57,7 +59,7 @@ def _here(w: Workload, parameters: Parameters, *, steps: int, clipped: bool, sca
         leaf = Leaf(array, "gradients")
         leaf.grad = new(shape, dtype, "gradient") if has_gradient else None
         tensors.append(Tensor(array, leaf))
-    states, scaler = States(OPTIMIZERS[w.optimizer], [tensors], w.momentum), Scaler() if scaled else None
+    states, scaler = States(OPTIMIZERS[w.optimizer], [tensors], Habits(w.momentum)), Scaler() if scaled else None
     marks = [Storage(7, "mark")]
     if scaler is not None:
         scaler.scale(Tensor(new((), "fp32", "loss")))
@@ -128,13 +130,13 @@ def _assert_same(w: Workload, parameters: Parameters, **how: Any) -> None:
 @pytest.mark.parametrize("options", ROWS.values(), ids=ROWS)
 def test_two_steps_allocate_and_free_what_torchs_do(options: dict[str, Any], clipped: bool) -> None:
     with _like_cuda():
-        _assert_same(_workload(**options), GIVEN, steps=2, clipped=clipped, scaled=False)
+        _assert_same(workload_of(**options), GIVEN, steps=2, clipped=clipped, scaled=False)
 
 
 @pytest.mark.parametrize("clipped", [False, True], ids=["", "clipped"])
 @pytest.mark.parametrize("options", ROWS.values(), ids=ROWS)
 def test_so_do_steps_of_a_scaler(options: dict[str, Any], clipped: bool) -> None:
-    w = _workload(dtype="fp32", amp="fp16", **options)
+    w = workload_of(dtype="fp32", amp="fp16", **options)
     with _like_cuda():
         _assert_same(w, [GIVEN[0], GIVEN[1], GIVEN[3]], steps=2, clipped=clipped, scaled=True)
 
@@ -146,7 +148,7 @@ _PARAMETER: Final = st.tuples(
 
 @pytest.mark.parametrize("options", ROWS.values(), ids=ROWS)
 def test_whatever_is_trained_is_stepped_as_torch_does_it(options: dict[str, Any]) -> None:
-    w = _workload(**options)
+    w = workload_of(**options)
 
     @settings(max_examples=10)
     @given(st.lists(_PARAMETER, min_size=1, max_size=6).filter(lambda drawn: any(each[2] for each in drawn)))
@@ -176,9 +178,9 @@ def test_prepared_states_are_those_that_a_step_leaves() -> None:
             for leaf in leaves:
                 leaf.grad = new((2,), leaf.array.dtype, "gradient")
             states = States(OPTIMIZERS[options["optimizer"]], [[Tensor(leaf.array, leaf) for leaf in leaves]],
-                            options.get("momentum", 0.0))  # fmt: skip
+                            Habits(options.get("momentum", 0.0)))  # fmt: skip
             (states.prepare if prepared else states.step)()
-            kept.append([[array.shape for array in arrays] for arrays in states.kept.values()])
+            kept.append([{name: array.shape for name, array in kept.items()} for kept in states.kept.values()])
         assert kept[0] == kept[1], name
 
 
@@ -186,7 +188,7 @@ def test_zeroed_gradients_stay() -> None:
     tape.start(Timeline(), 0)
     leaf = _leaf("fp32")
     leaf.grad = new((2,), "fp32", "gradient")
-    states = States(OPTIMIZERS["sgd"], [[Tensor(leaf.array, leaf)]], 0.0)
+    states = States(OPTIMIZERS["sgd"], [[Tensor(leaf.array, leaf)]])
     states.zero_grad("zero")
     assert leaf.grad is not None
     states.zero_grad("none")

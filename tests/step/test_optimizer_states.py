@@ -1,0 +1,57 @@
+"""States tensor by tensor against those that the real optimizers keep, on odd sizes too."""
+
+from typing import Any, Final
+
+import pytest
+import torch
+
+from memcalc.optimizers import OPTIMIZERS, Trained
+from memcalc.realize.optimizer import make_optimizer
+from memcalc.workload import Workload
+from tests.step.test_optimizer import ROWS, workload_of
+from tests.tape.side_by_side import DTYPES
+
+SHAPES: Final = [(46145, 3), (129, 257), (4096,), (4095,), (7,), (3, 5, 6), (2, 2, 3, 4), (1,), (320, 320)]
+NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+
+State = dict[str, tuple[tuple[int, ...], str]]
+
+
+def _real(w: Workload, dtype: str, device: str) -> list[State]:
+    """What the real optimizer keeps on the device after a step."""
+    module = torch.nn.Module()
+    for at, shape in enumerate(SHAPES):
+        parameter = torch.nn.Parameter(torch.zeros(shape, dtype=DTYPES[dtype], device=device))
+        parameter.grad = torch.zeros(shape, dtype=DTYPES[dtype], device=device)
+        module.register_parameter(f"p{at}", parameter)
+    optimizer = make_optimizer(module, w)
+    optimizer.step()
+    return [
+        {name: (tuple(value.shape), NAMES[value.dtype]) for name, value in _tensors(optimizer.state[parameter]).items()}
+        for parameter in module.parameters()
+    ]
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Its tensors, but for a count of steps on the host."""
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and not (name == "step" and value.device.type == "cpu")
+    }
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("options", ROWS.values(), ids=ROWS)
+def test_each_state_is_the_real_optimizers(options: dict[str, Any], dtype: str) -> None:
+    w = workload_of(**options)
+    row = OPTIMIZERS[w.optimizer]
+    expected: list[State] = []
+    for shape in SHAPES:
+        kept = {state.name: (state.shape, state.dtype) for state in row.states(Trained(shape, dtype))}
+        if row.momentum and w.momentum:
+            kept[row.momentum] = (shape, dtype)
+        expected.append(kept)
+    real = _real(w, dtype, "cpu")
+    without_step = [{name: state for name, state in kept.items() if name != "step"} for kept in expected]
+    assert real == without_step

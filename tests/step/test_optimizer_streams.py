@@ -1,0 +1,45 @@
+"""Every optimizer in a whole run: estimate's stream is trace's, and three layers' peak that of all."""
+
+from typing import Any, Final
+
+import pytest
+
+from memcalc.comparing import first_difference
+from memcalc.estimating import peak_live
+from memcalc.estimating import record as estimated
+from memcalc.optimizers import OPTIMIZERS
+from memcalc.recording import footprint_of
+from memcalc.tracing.record import record as traced
+from memcalc.workload import Workload
+from tests.tiny import tiny
+
+LAYERS: Final = {"llama": "num_hidden_layers", "bloom": "n_layer"}
+RUNS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "llama full bf16": ("llama", "full", {"dtype": "bf16"}),
+    "bloom full fp32": ("bloom", "full", {"dtype": "fp32", "loop": "plain"}),
+    "bloom lora fp16": ("bloom", "lora", {"dtype": "fp32", "amp": "fp16", "bias": "all"}),
+}
+
+
+def _run(name: str, optimizer: str, layers: int) -> Workload:
+    model_type, method, options = RUNS[name]
+    changes = {LAYERS[model_type]: layers}
+    return tiny(model_type, method, config_changes=changes, optimizer=optimizer, batch=1, seq_len=8, **options)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_allocates_and_frees_what_the_real_one_does(optimizer: str, run: str) -> None:
+    w = _run(run, optimizer, layers=1)
+    mine, real = estimated(w), traced(w)
+    difference = first_difference(mine.timeline, real.timeline, ("estimate", "trace"))
+    assert difference is None, difference
+    assert footprint_of(w, mine, "estimate").at_peak == footprint_of(w, real, "trace").at_peak
+    assert mine.warnings == real.warnings
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_three_layers_tell_the_peak_of_nine(optimizer: str, run: str) -> None:
+    w = _run(run, optimizer, layers=9)
+    assert peak_live(w) == footprint_of(w, estimated(w), "estimate").peak_live
