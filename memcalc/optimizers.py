@@ -7,6 +7,8 @@ Temporaries = Literal[  # what a step allocates besides states: each is a functi
     "none",
     "all at once",  # the square root of the second moment, of all tensors of a dtype
     "one by one",  # the square root of the second moment and its quotient, tensor by tensor
+    "all at once on a GPU",  # as "all at once"; tensor by tensor on the CPU
+    "roots and numerators",  # the same, and the gradients times the learning rate
     "update in fp32",  # Adafactor's, tensor by tensor, with fp32 copies of gradient and parameter
 ]
 
@@ -102,6 +104,20 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         made="from gradients",
         source="PyTorch 2.13, torch/optim/sgd.py, _multi_tensor_sgd",
     ),
+    "adagrad": Optimizer(
+        torch_class="torch.optim.Adagrad",
+        states=_like("sum"),
+        temporaries="roots and numerators",
+        made="at once",
+        source="PyTorch 2.13, torch/optim/adagrad.py, _multi_tensor_adagrad",
+    ),
+    "rmsprop": Optimizer(
+        torch_class="torch.optim.RMSprop",
+        states=_like("square_avg"),
+        momentum="momentum_buffer",
+        temporaries="all at once on a GPU",
+        source="PyTorch 2.13, torch/optim/rmsprop.py, _multi_tensor_rmsprop",
+    ),
     "adafactor": Optimizer(
         torch_class="transformers.optimization.Adafactor",
         torch_options={"scale_parameter": False, "relative_step": False},
@@ -122,8 +138,8 @@ def canonical_optimizer(text: str) -> str:
 AWAITED = frozenset(
     (  # noqa: SIM905 - a list of words reads better in lines
         "adamw_torch_xla adamw_torch_npu_fused adamw_anyprecision adamw_torch_4bit adamw_torch_8bit "
-        "ademamix adagrad adamw_bnb_8bit adamw_8bit ademamix_8bit lion_8bit lion_32bit paged_adamw_32bit "
-        "paged_adamw_8bit paged_ademamix_32bit paged_ademamix_8bit paged_lion_32bit paged_lion_8bit rmsprop "
+        "ademamix adamw_bnb_8bit adamw_8bit ademamix_8bit lion_8bit lion_32bit paged_adamw_32bit "
+        "paged_adamw_8bit paged_ademamix_32bit paged_ademamix_8bit paged_lion_32bit paged_lion_8bit "
         "rmsprop_bnb rmsprop_bnb_8bit rmsprop_bnb_32bit galore_adamw galore_adamw_8bit galore_adafactor "
         "galore_adamw_layerwise galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo grokadamw "
         "schedule_free_radam schedule_free_adamw schedule_free_sgd apollo_adamw apollo_adamw_layerwise "

@@ -92,7 +92,7 @@ class Workload:
         "Hugging Face's names: adamw_torch (foreach), adamw_torch_fused, adafactor, …; memcalc optimizers lists them",
         aliases=("--optim",),
     )
-    momentum: float = option(0.0, "--momentum", "momentum of sgd")
+    momentum: float = option(0.0, "--momentum", "momentum of sgd and rmsprop")
     checkpointing: bool = option(
         False,
         "--checkpointing/--no-checkpointing",

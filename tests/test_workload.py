@@ -42,7 +42,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("lora", {"attention": "flash", "gpu": "t4"}, ("--attention flash", "--gpu t4", "8.0", "7.5")),
     ("lora", {"attention": "sdpa-flash", "gpu": "t4"}, ("--attention sdpa-flash", "--gpu t4")),
     ("lora", {"attention": "sdpa-flash", "padded": True}, ("--attention sdpa-flash", "--padded")),
-    ("lora", {"momentum": 0.9}, ("--momentum", "--optimizer sgd", "adamw_torch_fused")),
+    ("lora", {"momentum": 0.9}, ("--momentum", "--optimizer sgd and rmsprop", "adamw_torch_fused")),
     ("qlora", {"quant": "fp4"}, ("--method qlora", "--quant nf4", "--quant fp4")),
     ("qlora", {"quant": "none"}, ("--method qlora", "--quant nf4", "--quant none")),
     ("lora", {"history": "same,none"}, ("--history",)),

@@ -18,9 +18,23 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
     options: dict[str, Any] = dict(described.torch_options)
     if workload.momentum:
         options["momentum"] = workload.momentum
-    trained = _trainer_groups(model) if workload.loop == "trainer" else [{"params": _trained(model.parameters())}]
+    of_trainer = workload.loop == "trainer"
+    trained = _trainer_groups(model) if of_trainer else [{"params": _trained(model.parameters())}]
     optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(trained, lr=1e-4, **options)
+    if of_trainer and optimizer.state and workload.device == "cuda":
+        _prepare(optimizer)
     return optimizer
+
+
+def _prepare(optimizer: torch.optim.Optimizer) -> None:
+    """States that a constructor has made are moved onto the device, the counts of steps too.
+
+    Source: accelerate 1.15, optimizer.py, AcceleratedOptimizer.
+    """
+    from accelerate.optimizer import move_to_device
+
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    optimizer.load_state_dict(move_to_device(optimizer.state_dict(), next(parameters).device))
 
 
 def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -30,7 +30,7 @@ class Training:
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
         groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
-        self.states = States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum))
+        self.states = States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum, prepared=w.loop == "trainer"))
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
         self.trainer = Trainer(self) if w.loop == "trainer" else None

@@ -12,6 +12,7 @@ class Habits(NamedTuple):
     """What the loop and its user ask of an optimizer."""
 
     momentum: float = 0.0
+    prepared: bool = False  # by accelerate, which moves what a constructor has made onto the device
     in_32_bits: frozenset[Leaf] = frozenset()  # parameters whose states are spared
 
 
@@ -22,6 +23,10 @@ class States:
         self.row, self.habits = row, habits
         self.groups = [[leaf_of(parameter) for parameter in group] for group in groups]
         self.kept: dict[Leaf, dict[str, Array]] = {}
+        if row.made == "at once":
+            self._make(leaf for group in self.groups for leaf in group)
+            if habits.prepared and on_cuda():
+                self._count_on_device()
 
     def step(self) -> None:
         """One step over every group of parameters."""
@@ -46,6 +51,14 @@ class States:
                 made[self.row.momentum] = like(leaf.array, self.row.momentum, category="optimizer_states")
             self.kept[leaf] = made
         return self.kept[leaf]
+
+    def _count_on_device(self) -> None:
+        """The counts of steps are moved from the host.
+
+        Source: accelerate 1.15.0, optimizer.py, AcceleratedOptimizer (move_to_device, load_state_dict).
+        """
+        for leaf, kept in self.kept.items():
+            kept["step"] = _born(leaf, State("step", (), "fp32"))
 
     def _make(self, leaves: Iterable[Leaf]) -> None:
         for leaf in leaves:

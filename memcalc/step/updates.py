@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from memcalc.formats import HALF
 from memcalc.optimizers import Temporaries
-from memcalc.tape.tape import Array, Leaf, like, new, tape
+from memcalc.tape.tape import Array, Leaf, like, new, on_cuda, tape
 
 Groups = list[list[Leaf]]
 StatesOf = Callable[[Leaf], dict[str, Array]]
@@ -57,6 +57,42 @@ def _roots_one_by_one(groups: Groups, states_of: StatesOf) -> None:
         for leaf in group:
             denominator = _over_bias_correction(leaf)
         del denominator
+
+
+def _roots_at_once_on_a_gpu(groups: Groups, states_of: StatesOf) -> None:
+    """As _roots_at_once, or tensor by tensor where no foreach kernels are taken.
+
+    Source: PyTorch 2.13, torch/optim/rmsprop.py, _multi_tensor_rmsprop and _single_tensor_rmsprop;
+    torch/utils/_foreach_utils.py, _get_foreach_kernels_supported_devices.
+    """
+    (_roots_at_once if on_cuda() else _single_roots)(groups, states_of)
+
+
+def _single_roots(groups: Groups, states_of: StatesOf) -> None:
+    for group in groups:
+        _nothing([group], states_of)
+        root: Array | None = None
+        for leaf in group:
+            root = _root(leaf)
+        del root
+
+
+def _roots_and_numerators(groups: Groups, states_of: StatesOf) -> None:
+    """The square root of the sum of squares, then the gradients times the learning rate.
+
+    Source: PyTorch 2.13, torch/optim/adagrad.py, _multi_tensor_adagrad and _single_tensor_adagrad.
+    """
+    if not on_cuda():
+        _single_roots(groups, states_of)
+        return
+    for group in groups:
+        _nothing([group], states_of)
+        roots: list[Array] = []
+        numerators: list[Array] = []
+        for leaves in by_dtype(group):
+            roots = [_root(leaf) for leaf in leaves]
+            numerators = [_temporary(leaf, "mul") for leaf in leaves]
+        del roots, numerators
 
 
 def _over_bias_correction(leaf: Leaf) -> Array:
@@ -142,5 +178,7 @@ UPDATES: Mapping[Temporaries, Callable[[Groups, StatesOf], None]] = {
     "none": _nothing,
     "all at once": _roots_at_once,
     "one by one": _roots_one_by_one,
+    "all at once on a GPU": _roots_at_once_on_a_gpu,
+    "roots and numerators": _roots_and_numerators,
     "update in fp32": _adafactor,
 }

@@ -76,8 +76,7 @@ class Tracer(TorchDispatchMode):
                 out = self._run(op, op.standin.run or func, args, kwargs)
             except NotImplementedError as error:
                 raise NotModelled(why_not(func, error)) from error
-        on_host = self.gpu is None and self.place.stage != "optimizer"  # states that a host makes are its memory
-        if op.moves and on_host and not args[0].is_meta:  # the host is the device
+        if op.moves and self.gpu is None and not args[0].is_meta:  # the host is the device
             self.ignore(out)
         if op.standin.run is None:
             shadows.follow(func, args, kwargs, out, shadows.LOADING if self.place.stage == "load" else shadows.STEP)

@@ -31,7 +31,7 @@ Parameters = list[tuple[tuple[int, ...], str, bool]]  # shape, dtype, whether it
 
 ROWS: Final[Mapping[str, dict[str, Any]]] = {
     **{name: {"optimizer": name} for name in OPTIMIZERS},
-    "sgd with momentum": {"optimizer": "sgd", "momentum": 0.9},
+    **{f"{name} with momentum": {"optimizer": name, "momentum": 0.9} for name in ("sgd", "rmsprop")},
 }
 GIVEN: Final[Parameters] = [
     ((4, 8), "fp32", True), ((8,), "fp32", True), ((3, 5), "bf16", True), ((5,), "fp32", False), ((6,), "bf16", True),

@@ -38,6 +38,13 @@ def test_a_run_allocates_and_frees_what_the_real_one_does(optimizer: str, run: s
     assert mine.warnings == real.warnings
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adafactor"])
+def test_on_the_cpu_too(optimizer: str) -> None:
+    w = tiny("bloom", "full", config_changes={"n_layer": 1}, optimizer=optimizer, device="cpu", batch=1, seq_len=8)
+    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
+    assert difference is None, difference
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_three_layers_tell_the_peak_of_nine(optimizer: str, run: str) -> None:

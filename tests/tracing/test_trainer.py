@@ -21,6 +21,9 @@ CASES: dict[str, dict[str, Any]] = {
     "full, sgd, checkpointed reentrant": {
         "method": "full", "dtype": "fp32", "optimizer": "sgd", "checkpointing": True, "reentrant": True,
     },
+    "lora, adafactor": {"dtype": "bf16", "optimizer": "adafactor"},
+    "full, adagrad": {"method": "full", "dtype": "bf16", "optimizer": "adagrad"},
+    "full, rmsprop, fp16 autocast": {"method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "rmsprop"},
 }  # fmt: skip
 
 
