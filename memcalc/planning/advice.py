@@ -1,12 +1,18 @@
-"""What makes a run fit on its GPU: the cheapest single changes, and where none is enough, a combination."""
+"""What makes a run fit on its GPU: the cheapest single changes, and a combination of still cheaper ones."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from memcalc.footprint import Footprint
-from memcalc.planning.levers import LEVERS, PRICES, Effect, pulled
+from memcalc.planning.levers import LEVERS, PRICES, Effect, Lever, pulled
 from memcalc.workload import Workload
 
-_CHEAPEST_FIRST = sorted(LEVERS, key=lambda lever: PRICES.index(lever.price))
+
+def _price(lever: Lever) -> int:
+    return PRICES.index(lever.price)
+
+
+_CHEAPEST_FIRST = sorted(LEVERS, key=_price)
 
 
 @dataclass(frozen=True)
@@ -14,15 +20,15 @@ class Advice:
     """Ways to fit, each estimated."""
 
     singles: tuple[Effect, ...]  # changes that are enough alone, the cheapest first, each lever as mild as is enough
-    together: tuple[Effect, ...]  # where none is: changes in the order in which they are made; after the last it fits
+    together: tuple[Effect, ...]  # cheaper than any of those: changes in their order; after the last it fits
     smallest: Footprint  # the least that was reached
 
 
 def advise(w: Workload, base: Footprint) -> Advice:
     """How a workload that does not fit on its GPU could.
 
-    A combination takes levers from the cheapest on, each as mildly as is enough, and lets go of those that it turns
-    out not to need. Raises InvalidWorkload on the CPU, which has nothing to fit on.
+    A combination takes levers that are cheaper than any that is enough alone, from the cheapest on, and lets go of
+    those that it turns out not to need. Raises InvalidWorkload on the CPU, which has nothing to fit on.
     """
     gpu = str(base.workload["gpu"])
     singles: list[Effect] = []
@@ -33,23 +39,21 @@ def advise(w: Workload, base: Footprint) -> Advice:
             if effect.footprint.fits(gpu):
                 singles.append(effect)
                 break
-    if singles:
-        return Advice(tuple(singles), (), smallest)
-    taken = _taken(w, base, gpu)
-    if not taken or not taken[-1].footprint.fits(gpu):
-        return Advice((), (), min(smallest, *(effect.footprint for effect in taken), key=_reserved))
-    needed = _needed(w, base, taken, gpu)
-    return Advice((), tuple(needed), needed[-1].footprint)
+    dearest = _price(singles[0].lever) if singles else len(PRICES)
+    taken = _taken(w, base, gpu, [lever for lever in _CHEAPEST_FIRST if _price(lever) < dearest])
+    smallest = min((smallest, *(effect.footprint for effect in taken)), key=_reserved)
+    enough = bool(taken) and taken[-1].footprint.fits(gpu)
+    return Advice(tuple(singles), tuple(_needed(w, base, taken, gpu)) if enough else (), smallest)
 
 
 def _reserved(footprint: Footprint) -> int:
     return footprint.peak_reserved or 0
 
 
-def _taken(w: Workload, base: Footprint, gpu: str) -> list[Effect]:
-    """Levers from the cheapest on, each as far as it saves, until it fits."""
+def _taken(w: Workload, base: Footprint, gpu: str, levers: Iterable[Lever]) -> list[Effect]:
+    """Levers in this order, each as far as it saves, until it fits."""
     taken: list[Effect] = []
-    for lever in _CHEAPEST_FIRST:
+    for lever in levers:
         best: Effect | None = None
         for effect in pulled(w, base, lever):
             if effect.saved > (0 if best is None else best.saved):

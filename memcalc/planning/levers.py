@@ -36,11 +36,7 @@ class Effect:
     workload: Workload
     footprint: Footprint
     saved: int  # bytes of reserved memory; negative where it costs memory
-
-    @property
-    def flags(self) -> str:
-        """The change as it is written on the command line."""
-        return flags(self.options)
+    flags: str  # the change as it is written on the command line
 
 
 def changed(w: Workload, options: Options) -> Workload:
@@ -68,7 +64,7 @@ def pulled(w: Workload, base: Footprint, lever: Lever) -> Iterator[Effect]:
             footprint = estimate(other)
         except (InvalidWorkload, NotModelled):
             continue
-        yield Effect(lever, options, other, footprint, _level(base) - _level(footprint))
+        yield Effect(lever, options, other, footprint, _level(base) - _level(footprint), flags(_said(w, options)))
 
 
 def _level(footprint: Footprint) -> int:
@@ -76,6 +72,13 @@ def _level(footprint: Footprint) -> int:
     level = footprint.peak_allocated if footprint.peak_reserved is None else footprint.peak_reserved
     assert level is not None
     return level
+
+
+def _said(w: Workload, options: Options) -> Options:
+    """What has to be said: not what is so already, nor how a quantized base is loaded."""
+    already = w.to_json()
+    implied = {"load"} if "quant" in options else set()
+    return {name: value for name, value in options.items() if name not in implied and already.get(name) != value}
 
 
 def flags(options: Options) -> str:

@@ -41,15 +41,16 @@ def advice(ways: "Advice", gpu: str) -> Text:
 
 
 def _advice(ways: "Advice", gpu: str) -> Iterator[Text]:
-    if ways.singles:
-        yield Text("One of these changes makes it fit, the cheapest first:", style="bold")
-        for effect in ways.singles:
-            yield from _step(effect, effect.footprint.margin(gpu))
-    elif ways.together:
-        yield Text("No single change is enough. These together make it fit:", style="bold")
+    if ways.together:
+        yield Text("These changes together make it fit:", style="bold")
         for effect in ways.together:
             yield from _step(effect, effect.footprint.margin(gpu))
-    else:
+    if ways.singles:
+        title = "Or one of these alone" if ways.together else "One of these changes makes it fit"
+        yield Text(f"{title}, the cheapest first:", style="bold")
+        for effect in ways.singles:
+            yield from _step(effect, effect.footprint.margin(gpu))
+    if not (ways.singles or ways.together):
         short = gib(-ways.smallest.margin(gpu))
         yield Text(f"No combination of levers that estimate knows makes it fit: the least is still {short} too much")
 

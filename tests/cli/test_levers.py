@@ -7,7 +7,7 @@ def test_the_waterfall_says_what_each_saves_and_how_to_ask_for_it(tiny: str) -> 
     result = run("levers", "--model", tiny, "--seq-len", "512", "--batch", "4", "--gpu", "1GiB")
     assert result.code == 0
     assert "as it is" in result.out
-    assert "--checkpointing --no-use-cache · time: each layer's forward runs again in backward" in result.out
+    assert "--checkpointing · time: each layer's forward runs again in backward" in result.out
     assert result.out.count("fits") > 3
     assert result.err == ""
 
@@ -25,7 +25,7 @@ def test_a_verdict_that_it_does_not_fit_comes_with_a_way_out(tiny: str) -> None:
     result = run("estimate", "--model", tiny, "--seq-len", "2048", "--batch", "8", "--gpu", "100MiB")
     assert result.code == 0
     assert "does NOT fit" in result.out
-    assert "makes it fit, the cheapest first" in result.out or "These together make it fit" in result.out
+    assert "makes it fit, the cheapest first" in result.out
 
 
 def test_what_cannot_be_made_to_fit_says_so(tiny: str) -> None:
