@@ -75,9 +75,13 @@ def _level(footprint: Footprint) -> int:
 
 
 def _said(w: Workload, options: Options) -> Options:
-    """What has to be said: not what is so already, nor how a quantized base is loaded."""
+    """What has to be said: not what is so already, nor what quantization and qlora imply (resolving.py)."""
     already = w.to_json()
     implied = {"load"} if "quant" in options else set()
+    if options.get("kbit_prepare") == "peft":
+        implied |= {"kbit_prepare", "checkpointing"}
+    if options.get("method") == "qlora":
+        implied |= {"quant", "double_quant"}
     return {name: value for name, value in options.items() if name not in implied and already.get(name) != value}
 
 
