@@ -18,6 +18,7 @@ from memcalc.families.config import Config
 from memcalc.footprint import Footprint
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
+from memcalc.optimizers import OPTIMIZERS, about_managed_memory
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
 from memcalc.step.declaring import Architecture, declare
@@ -58,6 +59,7 @@ def record(w: Workload) -> Recording:
         checkpoint_bytes=_checkpoint_bytes(loaded, m, w),
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(m.attention.implementation),
         versions=MODELLED_VERSIONS,
+        warnings=about_managed_memory(w.optimizer, _managed_bytes(loaded, w)) if w.training else (),
     )
 
 
@@ -184,6 +186,11 @@ def _refuse(w: Workload) -> None:
     for option, refused in reasons.items():
         if refused:
             raise NotModelled(f"estimate does not write {option} yet: memcalc trace runs the real one")
+    if w.device == "cpu" and w.training and OPTIMIZERS[w.optimizer].package == "bitsandbytes":
+        raise NotModelled(
+            f"--optimizer {w.optimizer} cannot go with --device cpu in estimate: what bitsandbytes' kernels allocate "
+            "there is not known; memcalc profile runs it"
+        )
     if w.device == "cpu" and not written_for_cpu(w):
         raise NotModelled(
             "--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or "
@@ -217,6 +224,17 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     added = [name for name, adapter in loaded.model.adapters.items() if adapter.kind != "buffer"]
     saved = {name: m.parameters[name] for name in (*added, *loaded.model.trained)}
     return sum(prod(x.shape) * ITEMSIZE[x.dtype] * loaded.times(name) for name, x in saved.items())
+
+
+def _managed_bytes(loaded: Loaded, w: Workload) -> int:
+    """Bytes of paged optimizer states, which are no blocks of the device's allocator."""
+    states = OPTIMIZERS[w.optimizer].states
+    return sum(
+        state.nbytes * loaded.times(name)
+        for name, one in loaded.seen_by_optimizer(w).items()
+        for state in states(one)
+        if state.paged
+    )
 
 
 def _only_what_the_loop_keeps(timeline: Timeline, family: Family, w: Workload) -> None:

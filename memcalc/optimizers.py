@@ -1,7 +1,12 @@
 """Optimizers, a row each, under Hugging Face's names: the states that they keep and what a step allocates."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from typing import Any, Literal, NamedTuple
+
+from memcalc.errors import InvalidWorkload
+from memcalc.formats import ITEMSIZE
+from memcalc.units import gib
 
 Temporaries = Literal[  # what a step allocates besides states: each is a function of memcalc/step/updates.py
     "none",
@@ -28,6 +33,12 @@ class State(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     by_update: bool = False  # made anew by every step, not before the first
+    shared: bool = False  # one for all parameters, made for the first that needs it
+    paged: bool = False  # in CUDA's managed memory, outside of torch's allocator
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * ITEMSIZE[self.dtype]
 
 
 States = Callable[[Trained], tuple[State, ...]]  # in order of creation
@@ -43,7 +54,13 @@ class Optimizer(NamedTuple):
     momentum: str = ""  # the state that it keeps if it is given a --momentum
     takes_grad_scale: bool = False  # GradScaler hands it the scale (torch: _step_supports_amp_scaling)
     temporaries: Temporaries = "none"
+    without_bf16: bool = False  # no kernel for bf16 gradients of a parameter whose states are in 32 bits
     made: Literal["at first step", "from gradients", "at once"] = "at first step"  # at once: in its constructor
+
+    @property
+    def package(self) -> str:
+        """Whose it is: torch, transformers, …"""
+        return self.torch_class.partition(".")[0]
 
     def state_names(self) -> tuple[str, ...]:
         """What it keeps for a large matrix."""
@@ -70,6 +87,49 @@ def _factored(trained: Trained) -> tuple[State, ...]:
         State("exp_avg_sq_row", shape[:-1], "fp32"),
         State("exp_avg_sq_col", shape[:-2] + shape[-1:], "fp32"),
         scale,
+    )
+
+
+_QUANTIZED_FROM = 4096  # elements: min_8bit_size
+_PAGED_FROM = 100_000  # elements
+_BLOCK = 256  # elements with one scale
+
+
+def _bitsandbytes(bits: Literal[8, 32], count: Literal[1, 2], *, paged: bool = False, doubled: bool = False) -> States:
+    """`count` states of 8 or 32 bits; `doubled`: two moments lie in the first.
+
+    In 8 bits a state is codes, an fp32 scale for each block, and a map of 256 values; small parameters stay in 32.
+    Source: bitsandbytes 0.50.2, optim/optimizer.py, Optimizer1State and Optimizer2State (init_state,
+    get_state_buffer); optim/ademamix.py, AdEMAMix.init_state.
+    """
+
+    def states(trained: Trained) -> tuple[State, ...]:
+        elements = prod(trained.shape)
+        lead = (2,) if doubled else ()
+        numbered = [(1, (*lead, *trained.shape), lead), (2, trained.shape, ())][:count]
+        managed = paged and elements >= _PAGED_FROM
+        dtype = "fp32" if bits == 32 or elements < _QUANTIZED_FROM or trained.in_32_bits else "uint8"
+        codes = tuple(State(f"state{n}", shape, dtype, paged=managed) for n, shape, _ in numbered)
+        if dtype == "fp32":
+            return codes
+        maps = tuple(State(f"qmap{n}", (256,), "fp32", shared=True) for n, _, _ in numbered)
+        blocks = -(-elements // _BLOCK)
+        scales = tuple(State(f"absmax{n}", (*lead, blocks), "fp32") for n, _, lead in numbered)
+        return maps + (scales + codes if doubled else codes + scales)
+
+    return states
+
+
+def _of_bitsandbytes(
+    name: str, bits: Literal[8, 32], count: Literal[1, 2], *, doubled: bool = False, paged: bool = False
+) -> Optimizer:
+    options: dict[str, Any] = {"optim_bits": bits}
+    return Optimizer(
+        torch_class=f"bitsandbytes.optim.{name}",
+        torch_options=options | {"is_paged": True} if paged else options,
+        states=_bitsandbytes(bits, count, paged=paged, doubled=doubled),
+        without_bf16=name == "RMSprop",
+        source="bitsandbytes 0.50.2, optim/optimizer.py; transformers 5.24.0, trainer_optimizer.py",
     )
 
 
@@ -125,6 +185,21 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         temporaries="update in fp32",
         source="transformers 5.24.0, optimization.py, Adafactor; trainer_optimizer.py, _get_adafactor",
     ),
+    "adamw_8bit": _of_bitsandbytes("AdamW", 8, 2),
+    "adamw_bnb_8bit": _of_bitsandbytes("AdamW", 8, 2),
+    "paged_adamw_32bit": _of_bitsandbytes("AdamW", 32, 2, paged=True),
+    "paged_adamw_8bit": _of_bitsandbytes("AdamW", 8, 2, paged=True),
+    "ademamix": _of_bitsandbytes("AdEMAMix", 32, 2, doubled=True),
+    "ademamix_8bit": _of_bitsandbytes("AdEMAMix", 8, 2, doubled=True),
+    "paged_ademamix_32bit": _of_bitsandbytes("AdEMAMix", 32, 2, doubled=True, paged=True),
+    "paged_ademamix_8bit": _of_bitsandbytes("AdEMAMix", 8, 2, doubled=True, paged=True),
+    "lion_32bit": _of_bitsandbytes("Lion", 32, 1),
+    "lion_8bit": _of_bitsandbytes("Lion", 8, 1),
+    "paged_lion_32bit": _of_bitsandbytes("Lion", 32, 1, paged=True),
+    "paged_lion_8bit": _of_bitsandbytes("Lion", 8, 1, paged=True),
+    "rmsprop_bnb": _of_bitsandbytes("RMSprop", 32, 1),
+    "rmsprop_bnb_32bit": _of_bitsandbytes("RMSprop", 32, 1),
+    "rmsprop_bnb_8bit": _of_bitsandbytes("RMSprop", 8, 1),
 }
 
 
@@ -134,13 +209,36 @@ def canonical_optimizer(text: str) -> str:
     return {"adamw": "adamw_torch"}.get(name, name)
 
 
+def check_trained(name: str, trained: Iterable[Trained]) -> None:
+    """Refuse parameters that the optimizer's kernels cannot step.
+
+    Source: bitsandbytes 0.50.2, backends/cuda/ops.py, str2optimizer32bit.
+    """
+    row = OPTIMIZERS[name]
+    if row.without_bf16 and any(one.dtype == "bf16" and "absmax1" not in _names(row.states(one)) for one in trained):
+        raise InvalidWorkload(
+            f"--optimizer {name} cannot step bf16 parameters whose states are in 32 bits: bitsandbytes has no kernel "
+            "of RMSprop for them; use --dtype fp32"
+        )
+
+
+def about_managed_memory(name: str, nbytes: int) -> tuple[str, ...]:
+    """What a footprint says of states that torch's allocator does not hold."""
+    if not nbytes:
+        return ()
+    text = f"{name} keeps {gib(nbytes)} of optimizer states in managed memory, outside of torch's allocator: no level "
+    return (text + "here counts them; the device holds those that are paged in, at most all",)
+
+
+def _names(states: Iterable[State]) -> set[str]:
+    return {state.name for state in states}
+
+
 # Hugging Face's other names (transformers 5.24.0, training_args.py, OptimizerNames), without a row here yet.
 AWAITED = frozenset(
     (  # noqa: SIM905 - a list of words reads better in lines
         "adamw_torch_xla adamw_torch_npu_fused adamw_anyprecision adamw_torch_4bit adamw_torch_8bit "
-        "ademamix adamw_bnb_8bit adamw_8bit ademamix_8bit lion_8bit lion_32bit paged_adamw_32bit "
-        "paged_adamw_8bit paged_ademamix_32bit paged_ademamix_8bit paged_lion_32bit paged_lion_8bit "
-        "rmsprop_bnb rmsprop_bnb_8bit rmsprop_bnb_32bit galore_adamw galore_adamw_8bit galore_adafactor "
+        "galore_adamw galore_adamw_8bit galore_adafactor "
         "galore_adamw_layerwise galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo grokadamw "
         "schedule_free_radam schedule_free_adamw schedule_free_sgd apollo_adamw apollo_adamw_layerwise "
         "stable_adamw "

@@ -2,13 +2,19 @@
 
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-from memcalc.optimizers import OPTIMIZERS
+from memcalc.errors import MissingPackage
+from memcalc.optimizers import OPTIMIZERS, Trained, check_trained
+from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
+
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+_EXTRAS: Final = {"torch": "trace", "transformers": "trace", "bitsandbytes": "quant"}  # of ours, that bring a package
 
 
 def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimizer:
@@ -20,10 +26,48 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
         options["momentum"] = workload.momentum
     of_trainer = workload.loop == "trainer"
     trained = _trainer_groups(model) if of_trainer else [{"params": _trained(model.parameters())}]
-    optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(trained, lr=1e-4, **options)
+    optimizer: torch.optim.Optimizer = getattr(_imported(module), name)(trained, lr=1e-4, **options)
+    check_trained(workload.optimizer, _as_seen(optimizer, model if of_trainer else None))
+    if of_trainer and options.get("optim_bits") == 8:
+        _spare_embeddings(model)
     if of_trainer and optimizer.state and workload.device == "cuda":
         _prepare(optimizer)
     return optimizer
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise MissingPackage(package, _EXTRAS[package]) from None
+
+
+def _as_seen(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> list[Trained]:
+    """The trained parameters; `model`: whose embeddings are spared."""
+    modules = model.modules() if model is not None else ()
+    spared = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [Trained(tuple(p.shape), _NAMES.get(p.dtype, ""), id(p) in spared) for p in parameters]
+
+
+def _spare_embeddings(model: nn.Module) -> None:
+    """bitsandbytes keeps what is an nn.Embedding's in 32 bits.
+
+    Source: transformers 5.24, trainer.py, create_optimizer.
+    """
+    from bitsandbytes.optim import GlobalOptimManager
+
+    manager = GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+
+
+def managed_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of bitsandbytes' paged states: in CUDA's managed memory, outside of torch's allocator."""
+    values = (value for state in optimizer.state.values() for value in state.values())
+    return sum(value.nbytes for value in values if getattr(value, "is_paged", False))
 
 
 def _prepare(optimizer: torch.optim.Optimizer) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from memcalc.errors import NotModelled
 from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
+from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import LINEAR, PACKABLE, Adapter, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
@@ -40,6 +41,19 @@ class Loaded(NamedTuple):
         spared = {name for name, one in known if one.kind in ("norm", "bias")}
         named = self.trained.items()
         return [[x for name, x in named if name not in spared], [x for name, x in named if name in spared]]
+
+    def seen_by_optimizer(self, w: Workload) -> dict[str, Trained]:
+        """The trained parameters by full name. Trainer has an 8-bit optimizer spare what is an nn.Embedding's.
+
+        Source: transformers 5.24.0, trainer.py, create_optimizer (register_module_override).
+        """
+        base = self.model.base
+        embeddings = {name for name in self.trained if name in base and base[name].kind == "embedding"}
+        of_trainer = w.loop == "trainer"
+        return {
+            name: Trained(x.shape, x.dtype, in_32_bits=of_trainer and name in embeddings)
+            for name, x in self.trained.items()
+        }
 
 
 def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: int = 0) -> Loaded:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from memcalc.families import Family
 from memcalc.families.config import Config
-from memcalc.optimizers import OPTIMIZERS
+from memcalc.optimizers import OPTIMIZERS, check_trained
 from memcalc.step.clipping import clip
 from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import Habits, States
@@ -29,8 +29,7 @@ class Training:
         self.m, self.family, self.c, self.w = m, family, c, w
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
-        groups = loaded.decay_groups() if w.loop == "trainer" else [self.trained]
-        self.states = States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum, prepared=w.loop == "trainer"))
+        self.states = _states(w, loaded)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
         self.trainer = Trainer(self) if w.loop == "trainer" else None
@@ -138,6 +137,16 @@ class Training:
                 loss = scale(loss, "div")
         self.phase_end()
         return loss
+
+
+def _states(w: Workload, loaded: Loaded) -> States:
+    """The optimizer over all that trains."""
+    seen = loaded.seen_by_optimizer(w)
+    check_trained(w.optimizer, seen.values())
+    spared = frozenset(leaf_of(loaded.trained[name]) for name, one in seen.items() if one.in_32_bits)
+    of_trainer = w.loop == "trainer"
+    groups = loaded.decay_groups() if of_trainer else [list(loaded.trained.values())]
+    return States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum, prepared=of_trainer, in_32_bits=spared))
 
 
 class Trainer:

@@ -13,7 +13,7 @@ class Habits(NamedTuple):
 
     momentum: float = 0.0
     prepared: bool = False  # by accelerate, which moves what a constructor has made onto the device
-    in_32_bits: frozenset[Leaf] = frozenset()  # parameters whose states are spared
+    in_32_bits: frozenset[Leaf] = frozenset()  # parameters that are spared, as Trained says
 
 
 class States:
@@ -23,6 +23,7 @@ class States:
         self.row, self.habits = row, habits
         self.groups = [[leaf_of(parameter) for parameter in group] for group in groups]
         self.kept: dict[Leaf, dict[str, Array]] = {}
+        self.shared: dict[str, Array] = {}
         if row.made == "at once":
             self._make(leaf for group in self.groups for leaf in group)
             if habits.prepared and on_cuda():
@@ -46,7 +47,7 @@ class States:
     def of(self, leaf: Leaf) -> dict[str, Array]:
         """A parameter's states, made when it is first seen."""
         if leaf not in self.kept:
-            made = {state.name: _born(leaf, state) for state in self._states(leaf) if not state.by_update}
+            made = {state.name: self._made(leaf, state) for state in self._states(leaf) if _on_device(state)}
             if self.row.momentum and self.habits.momentum:
                 made[self.row.momentum] = like(leaf.array, self.row.momentum, category="optimizer_states")
             self.kept[leaf] = made
@@ -64,6 +65,14 @@ class States:
         for leaf in leaves:
             self.of(leaf)
 
+    def _made(self, leaf: Leaf, state: State) -> Array:
+        if not state.shared:
+            return _born(leaf, state)
+        if state.name not in self.shared:
+            tape.scope = ""
+            self.shared[state.name] = new(state.shape, state.dtype, state.name, "optimizer_states")
+        return self.shared[state.name]
+
     def _states(self, leaf: Leaf) -> tuple[State, ...]:
         return self.row.states(Trained(leaf.array.shape, leaf.array.dtype, leaf in self.habits.in_32_bits))
 
@@ -73,6 +82,11 @@ class States:
             for group in self.groups:
                 for leaf in group:
                     leaf.grad = None
+
+
+def _on_device(state: State) -> bool:
+    """Whether it is a block of the device's allocator that is there before the first update."""
+    return not state.by_update and not state.paged
 
 
 def _born(leaf: Leaf, state: State) -> Array:

@@ -1,6 +1,7 @@
 """Everything that makes code on the meta device take the paths that it takes on a real one."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -8,6 +9,7 @@ from unittest import mock
 import torch
 
 from memcalc import kernels
+from memcalc.optimizers import OPTIMIZERS
 from memcalc.tracing import attention, autocast_switch, flash_library, standins
 from memcalc.tracing.place import Place
 from memcalc.workload import Workload
@@ -43,6 +45,8 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
         if workload.quant != "none":
             stack.enter_context(_fresh_quantization_maps())
+        if workload.training and OPTIMIZERS[workload.optimizer].package == "bitsandbytes":
+            stack.enter_context(managed_memory())
         if (workload.method.peft_config() or {}).get("peft_type") == "CPT":
             stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
         if workload.attention == "flash":
@@ -67,6 +71,38 @@ def _every_row_projected(self: Any) -> Any:
         epsilon = self.get_epsilon().to(weights.device)
         weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
         return weights
+
+
+@contextlib.contextmanager
+def managed_memory(*, imported: bool = False) -> Iterator[None]:
+    """Paged tensors of no memory inside a `with` block, and managers that know nothing of another run's parameters.
+
+    imported: only where bitsandbytes is imported already.
+
+    Source: bitsandbytes 0.50.2, functional.py, get_paged, fill, prefetch_tensor; optim/optimizer.py.
+    """
+    if imported and "bitsandbytes" not in sys.modules:
+        yield
+        return
+    try:
+        import bitsandbytes
+    except ImportError:  # said in one line where the optimizer is made
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for manager in (bitsandbytes.optim.GlobalOptimManager, bitsandbytes.functional.GlobalPageManager):
+            stack.enter_context(mock.patch.object(manager, "_instance", None))
+        name = "bitsandbytes.functional"
+        nothing: Callable[..., Any] = lambda *args, **kwargs: None  # noqa: E731
+        _patch(stack, {f"{name}.get_paged": _paged, f"{name}.fill": nothing, f"{name}.prefetch_tensor": nothing})
+        yield
+
+
+def _paged(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None) -> torch.Tensor:
+    """A tensor of the host's that takes one element's memory, whatever its shape."""
+    tensor: Any = torch.empty((), dtype=dtype).expand(shape)
+    tensor.is_paged, tensor.page_deviceid = True, 0
+    return tensor
 
 
 @contextlib.contextmanager

@@ -19,7 +19,9 @@ from memcalc.catalog.find import DEFAULT_GPU, find_gpu
 from memcalc.errors import InvalidWorkload
 from memcalc.footprint import Footprint
 from memcalc.kernels import Gpu
+from memcalc.optimizers import about_managed_memory
 from memcalc.realize import describing
+from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
 from memcalc.tracing import attention, likeness, private_api
@@ -76,6 +78,7 @@ class TracedStep:
         self._tracer.timeline.phase("load")
         with contextlib.ExitStack() as stack:
             stack.enter_context(likeness.like_cuda(place, self._chooser))
+            stack.enter_context(likeness.managed_memory(imported=True))
             stack.enter_context(cuda_is_meta())
             stack.enter_context(mock.patch("torch.cuda.empty_cache", self._tracer.timeline.empty_cache))
             stack.enter_context(place.following())
@@ -125,6 +128,7 @@ class TracedStep:
             checkpoint_bytes=0,
             attention_kernel="+".join(self._chooser.taken),
             versions=describing.versions(),
+            warnings=about_managed_memory("the optimizer", sum(map(managed_bytes, self._optimizers.values()))),
         )
         seconds = time.perf_counter() - self._started
         footprint = footprint_of(self._step, recording, "trace", top=self._top, seconds=seconds)

@@ -11,9 +11,11 @@ from torch import nn
 
 from memcalc.errors import MemcalcError, RunFailed
 from memcalc.footprint import Footprint
+from memcalc.optimizers import about_managed_memory
 from memcalc.realize import describing, loops
 from memcalc.realize.adapters import uses_peft
 from memcalc.realize.loading import Unloaded, build_base, load
+from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
 from memcalc.tracing import attention, likeness, private_api
@@ -66,7 +68,7 @@ def record(
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)
         with tracer:
-            model = _run(base, workload, device, Marks(tracer, progress))
+            model, managed = _run(base, workload, device, Marks(tracer, progress))
         tracer.close()
         total, trainable = describing.counted(model)
         with Tracer(Timeline(), place, None, device):  # prompts are computed once more to be saved
@@ -78,21 +80,27 @@ def record(
             checkpoint_bytes=checkpoint_bytes,
             attention_kernel=_kernel_taken(model, chooser),
             versions=describing.versions(),
-            warnings=(_NO_OUTLIERS,) if workload.quant == "int8" else (),
+            warnings=(
+                *((_NO_OUTLIERS,) if workload.quant == "int8" else ()),
+                *about_managed_memory(workload.optimizer, managed),
+            ),
         )
 
 
-def _run(base: Unloaded, workload: Workload, device: str, marks: Marks) -> nn.Module:
+def _run(base: Unloaded, workload: Workload, device: str, marks: Marks) -> tuple[nn.Module, int]:
+    """The model, and bytes that its optimizer keeps in managed memory."""
     with_adapters = functools.partial(marks.place.category, "adapter")
     model, base_tensors = load(base, workload, device, marks, with_adapters)
     marks.know_loaded(model, base_tensors)
+    managed = 0
     if workload.training:
         training = loops.Training(model, workload, device, marks)
         marks.optimizer = training.optimizer
         training.run()
+        managed = managed_bytes(training.optimizer)
     else:
         loops.infer(model, workload, device, marks)
-    return model
+    return model, managed
 
 
 def _kernel_taken(model: Any, chooser: attention.Chooser) -> str:

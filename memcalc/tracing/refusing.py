@@ -1,6 +1,7 @@
 """What the contract names and trace cannot run, each with another way, in one line."""
 
 from memcalc.errors import NotModelled
+from memcalc.optimizers import OPTIMIZERS
 from memcalc.workload import Workload
 
 _PACKED = ("none", "nf4", "fp4", "int8")
@@ -41,10 +42,11 @@ def _refuse_on_cpu(w: Workload) -> None:
         f"--dtype {w.dtype}": w.dtype == "fp16",
         f"--quant {w.quant}": w.quant != "none",
         f"--attention {w.attention}": w.attention not in ("auto", "eager"),
+        f"--optimizer {w.optimizer}": w.training and OPTIMIZERS[w.optimizer].package == "bitsandbytes",
     }
     for option, present in refused.items():
         if present:
             raise NotModelled(
                 f"{option} cannot go with --device cpu in trace: "
-                "it follows fp32 or bf16 with eager attention, without autocast or quantization"
+                "it follows fp32 or bf16 with eager attention, without autocast, quantization or bitsandbytes"
             )

@@ -5,14 +5,16 @@ from typing import Any, Final
 import pytest
 import torch
 
+from memcalc.errors import InvalidWorkload
 from memcalc.optimizers import OPTIMIZERS, Trained
 from memcalc.realize.optimizer import make_optimizer
+from memcalc.tracing import likeness
 from memcalc.workload import Workload
 from tests.step.test_optimizer import ROWS, workload_of
 from tests.tape.side_by_side import DTYPES
 
 SHAPES: Final = [(46145, 3), (129, 257), (4096,), (4095,), (7,), (3, 5, 6), (2, 2, 3, 4), (1,), (320, 320)]
-NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+NAMES: Final = {dtype: name for name, dtype in DTYPES.items()} | {torch.uint8: "uint8"}
 
 State = dict[str, tuple[tuple[int, ...], str]]
 
@@ -46,12 +48,32 @@ def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_each_state_is_the_real_optimizers(options: dict[str, Any], dtype: str) -> None:
     w = workload_of(**options)
     row = OPTIMIZERS[w.optimizer]
+    if row.without_bf16 and dtype == "bf16":
+        with pytest.raises(InvalidWorkload, match="bf16"):
+            _real(w, dtype, "cpu")
+        return
     expected: list[State] = []
     for shape in SHAPES:
         kept = {state.name: (state.shape, state.dtype) for state in row.states(Trained(shape, dtype))}
         if row.momentum and w.momentum:
             kept[row.momentum] = (shape, dtype)
         expected.append(kept)
-    real = _real(w, dtype, "cpu")
+    with likeness.libraries(None, w):  # paged ones are on a GPU only
+        real = _real(w, dtype, "meta" if "paged" in w.optimizer else "cpu")
     without_step = [{name: state for name, state in kept.items() if name != "step"} for kept in expected]
     assert real == without_step
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name.startswith("paged")])
+def test_large_paged_states_lie_in_managed_memory(optimizer: str) -> None:
+    states = OPTIMIZERS[optimizer].states
+    assert not any(state.paged for state in states(Trained((99_999,), "bf16")))
+    paged = [state for state in states(Trained((100_000,), "bf16")) if state.paged]
+    assert {state.name for state in paged} <= {"state1", "state2"}
+    assert paged
+
+
+def test_trainer_spares_embeddings() -> None:
+    states = OPTIMIZERS["adamw_8bit"].states
+    assert [state.dtype for state in states(Trained((999, 64), "bf16", in_32_bits=True))] == ["fp32", "fp32"]
+    assert {state.dtype for state in states(Trained((999, 64), "bf16"))} == {"uint8", "fp32"}

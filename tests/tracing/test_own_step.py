@@ -109,6 +109,19 @@ def test_autocast_and_the_scaler_work_as_on_a_gpu() -> None:
     assert traced.footprint.peak_allocated is not None
 
 
+def test_paged_states_are_no_blocks_but_said() -> None:
+    from bitsandbytes.optim import PagedAdamW
+
+    with TracedStep() as traced:
+        model = nn.Linear(400, 400, bias=False).cuda()
+        optimizer = PagedAdamW(model.parameters())
+        model(torch.ones(8, 400, device="cuda")).sum().backward()
+        optimizer.step()
+    assert "optimizer_states" not in traced.timeline.categories
+    (warning,) = traced.footprint.warnings
+    assert "1.2 MiB of optimizer states in managed memory" in warning
+
+
 def test_a_block_without_a_step_is_refused_in_one_line() -> None:
     with pytest.raises(InvalidWorkload, match="no module was called"), TracedStep():
         torch.ones(8, device="cuda")

@@ -23,6 +23,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "lora, adafactor": {"dtype": "bf16", "optimizer": "adafactor"},
     "full, adagrad": {"method": "full", "dtype": "bf16", "optimizer": "adagrad"},
+    "full, 8-bit AdamW, but for embeddings": {"method": "full", "dtype": "bf16", "optimizer": "adamw_8bit"},
+    "full, paged Lion": {"method": "full", "dtype": "bf16", "optimizer": "paged_lion_8bit"},
     "full, rmsprop, fp16 autocast": {"method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "rmsprop"},
 }  # fmt: skip
 
