@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     peft_type = str(plain["peft_type"])
     there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
-        with there:
+        with there, _without_a_warning_of_norms():
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
@@ -46,6 +47,14 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
             parameter.requires_grad_(requires_grad=False)
     _bring_along(wrapped, device)
     return wrapped.train() if workload.training else wrapped.eval()
+
+
+@contextlib.contextmanager
+def _without_a_warning_of_norms() -> Iterator[None]:
+    """LN_TUNING wraps any layer, and warns of each RMSNorm that it may not know it (peft 0.21, tuners_utils.py)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        yield
 
 
 def _config(plain: Mapping[str, Any], workload: Workload) -> Any:

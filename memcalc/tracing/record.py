@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import time
 import warnings
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def record(
             stack.enter_context(likeness.libraries(chooser.pinned, workload))
         stack.enter_context(place.following())
         stack.enter_context(_one_line_errors())
+        stack.enter_context(_old_objects_left_alone())
         progress("building the model")
         base = build_base(workload, device, trust_remote_code=trust_remote_code)
         tracer = Tracer(Timeline(), place, workload.gpu if cuda else None, device)
@@ -110,6 +112,18 @@ def _kernel_taken(model: Any, chooser: attention.Chooser) -> str:
     if implementation != "sdpa":
         return {"flash_attention_2": "flash"}.get(implementation, implementation)
     return "+".join(chooser.taken) or "sdpa"
+
+
+@contextlib.contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """The garbage collector does not walk the libraries' million objects again and again; cycles are still found."""
+    frozen_before = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_before:
+            gc.unfreeze()
 
 
 @contextlib.contextmanager
