@@ -3,7 +3,8 @@
 python -m tests.real_tensors --out reports/real_tensors.md                 every method of the installed peft; minutes
 python -m tests.real_tensors --only qlora --only OFT --family llama
 
-Nothing of CUDA's own is added on either side. Loading is left out, and what a host does for itself (tests.tracing.steps).
+Nothing of CUDA's own is added on either side. Loading is left out, and what a host does for itself
+(tests.tracing.steps).
 """
 
 import logging
@@ -92,8 +93,8 @@ def outcomes(methods: tuple[str, ...], families: tuple[str, ...]) -> Iterator[Ou
 
 
 def all_methods() -> tuple[str, ...]:
-    """Ours and the installed peft's, but those that trace refuses in one line."""
-    return (*OURS, *(peft_type for peft_type in types() if peft_type not in REFUSED_BY_TRACE))
+    """Ours and the installed peft's, but those that trace refuses in one line, and XLORA, which mixes trained ones."""
+    return (*OURS, *(peft_type for peft_type in types() if peft_type not in (*REFUSED_BY_TRACE, "XLORA")))
 
 
 def page(found: list[Outcome]) -> str:

@@ -61,7 +61,7 @@ class Tracer(TorchDispatchMode):
                 return body(*args, **kwargs)
         if op.indexes:
             with self:
-                args = without_masks(args)
+                args = without_masks(args, self.device)
         if op.constant and self.gpu is None:
             self.ignore(args[0])
         if self.device == "meta":

@@ -15,7 +15,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "qwen2": {**_LLAMA, "model_type": "qwen2", "tie_word_embeddings": True},
     "bloom": {"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000},
 }
-_HOST_OPS: Final = frozenset({"arange", "remainder", "ones_like", "clone"})  # a collator's, outside of any module
+_HOST_OPS: Final = frozenset({"arange", "remainder", "ones_like", "clone", "zeros"})  # a collator's, in no module
 _DRAWN: Final = {
     "rand": 4,
     "gt": 1,
