@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
+from memcalc.errors import InvalidWorkload, NotModelled, shown
+from memcalc.realize import versions
 from memcalc.realize.freezing import freeze
 from memcalc.workload import Workload
 
@@ -61,8 +62,8 @@ def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
     """peft's own config. Fields that it does not know, of another version, are left out as peft leaves them out."""
     try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    except ImportError:
-        raise MissingPackage("peft", "trace") from None
+    except ImportError as error:
+        raise versions.not_importable(error) from error
     peft_type = str(plain["peft_type"])
     if peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
         import peft
