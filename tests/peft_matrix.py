@@ -57,7 +57,7 @@ _WITHOUT_TARGETS = frozenset(
         "XLORA",
     ]
 )
-_REFUSED_BY_TRACE = ("ADAMSS", "FROD", "SHIRA")  # build with real tensors only, in minutes
+REFUSED_BY_TRACE = ("ADAMSS", "FROD", "SHIRA")  # build with real tensors only, in minutes
 CONFIGS: dict[str, dict[str, Any]] = {
     "PROMPT_TUNING": _VIRTUAL,
     "MULTITASK_PROMPT_TUNING": {**_VIRTUAL, "num_tasks": 2},
@@ -125,11 +125,11 @@ def run(peft_type: str, family: str, **options: Any) -> Outcome:
     workload = importer.workload(model, config_of(peft_type, family), **chosen)
     if peft_type == "XLORA":
         workload = replace(workload, use_cache=False)
-    real = _real_count(workload) if peft_type not in _REFUSED_BY_TRACE else "not built"
+    real = _real_count(workload) if peft_type not in REFUSED_BY_TRACE else "not built"
     try:
         footprint = trace(workload)
     except MemcalcError as error:
-        refused = isinstance(real, str) and peft_type not in _REFUSED_BY_TRACE
+        refused = isinstance(real, str) and peft_type not in REFUSED_BY_TRACE
         return Outcome(peft_type, family, "refused" if refused else "impossible", str(error))
     if footprint.trainable_params != real:
         return Outcome(peft_type, family, "miscounted", f"peft counts {real}", footprint.trainable_params)

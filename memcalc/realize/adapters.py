@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from memcalc.errors import InvalidWorkload, MissingPackage, NotModelled, shown
+from memcalc.errors import InvalidWorkload, NotModelled, shown
+from memcalc.realize import versions
 from memcalc.realize.freezing import freeze
 from memcalc.workload import Workload
 
@@ -35,7 +37,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     peft_type = str(plain["peft_type"])
     there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
-        with there:
+        with there, _without_a_warning_of_norms():
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
@@ -48,12 +50,20 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     return wrapped.train() if workload.training else wrapped.eval()
 
 
+@contextlib.contextmanager
+def _without_a_warning_of_norms() -> Iterator[None]:
+    """LN_TUNING wraps any layer, and warns of each RMSNorm that it may not know it (peft 0.21, tuners_utils.py)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        yield
+
+
 def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
     """peft's own config. Fields that it does not know, of another version, are left out as peft leaves them out."""
     try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    except ImportError:
-        raise MissingPackage("peft", "trace") from None
+    except ImportError as error:
+        raise versions.not_importable(error) from error
     peft_type = str(plain["peft_type"])
     if peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
         import peft

@@ -116,10 +116,19 @@ def _device_map(model: Any, values: dict[str, torch.Tensor], device: str, worklo
         elif attribute in module._buffers:
             module._buffers[attribute] = _on(device, values[name])
         else:
-            getattr(module, attribute).data = _on(device, values[name])
+            _fill(module, attribute, _on(device, values[name]))
     for path, module in model.named_modules():
         for attribute in module._non_persistent_buffers_set:
             module._buffers[attribute] = _on(device, values[f"{path}.{attribute}" if path else attribute])
+
+
+def _fill(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Give a parameter its value, whoever shares it; a bias of bitsandbytes' layers is a new one, as it is on meta."""
+    parameter = getattr(module, name)
+    if parameter.is_meta and not value.is_meta:
+        setattr(module, name, nn.Parameter(value, requires_grad=parameter.requires_grad))
+    else:
+        parameter.data = value
 
 
 def _warm_up(model: Any, device: str, workload: Workload) -> None:

@@ -5,9 +5,22 @@
 from functools import cache
 from typing import Any
 
-from memcalc.errors import MissingPackage, NotModelled
+from memcalc.errors import MemcalcError, MissingPackage, NotModelled
 
 OLDEST = (4, 45)
+_EXTRAS = {"torch": "trace", "transformers": "trace", "peft": "trace", "accelerate": "trace", "bitsandbytes": "quant"}
+
+
+def not_importable(error: ImportError) -> MemcalcError:
+    """What to say where a library cannot be imported: a package is missing, or two do not go together."""
+    cause: BaseException = error
+    while isinstance(cause.__cause__, ImportError):
+        cause = cause.__cause__
+    name = getattr(cause, "name", None)
+    if isinstance(cause, ModuleNotFoundError) and name in _EXTRAS:
+        return MissingPackage(name, _EXTRAS[name])
+    said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return NotModelled(f"the installed libraries do not go together: {said}")
 
 
 @cache
@@ -16,9 +29,7 @@ def transformers_version() -> tuple[int, int]:
     try:
         import transformers
     except ImportError as error:
-        if getattr(error, "name", None) == "transformers":
-            raise MissingPackage("transformers", "trace") from None
-        raise NotModelled(f"transformers cannot be imported: {str(error).splitlines()[0]}") from None
+        raise not_importable(error) from None
     major, minor = transformers.__version__.split(".")[:2]
     if (int(major), int(minor)) < OLDEST:
         wanted = ".".join(map(str, OLDEST))

@@ -65,11 +65,13 @@ def _every_row_projected(self: Any) -> Any:
     Source: peft 0.21, tuners/cpt/model.py, CPTEmbedding.get_projection.
     """
     with torch.no_grad():
-        weights = self.delta_embedding.weight.clone()
+        device = self.delta_embedding.weight.device
+        weights = self.delta_embedding.weight.clone().to(device)
         norms = torch.norm(weights, p=2, dim=1)
-        rows = torch.ones_like(norms > 0)
-        epsilon = self.get_epsilon().to(weights.device)
-        weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
+        rows = (norms > 0).fill_(value=True)
+        if torch.any(rows):
+            epsilon = self.get_epsilon().to(device)
+            weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
         return weights
 
 

@@ -58,12 +58,12 @@ def describe(func: Any, standin: StandIn | None) -> Operator:
     )
 
 
-def without_masks(args: Any) -> Any:
+def without_masks(args: Any, device: str) -> Any:
     """The arguments of an indexing operator with the places of a mask's true elements in the mask's stead.
 
-    CUDA's kernels look for them first (PyTorch, aten/src/ATen/native/IndexingUtils.h, expandTensors).
+    Kernels look for them first (PyTorch, aten/src/ATen/native/IndexingUtils.h, expandTensors).
     """
-    if not any(_is_mask(index) and index.is_meta for index in args[1]):
+    if not any(_is_mask(index) and index.device.type == device for index in args[1]):
         return args
     indices: list[torch.Tensor | None] = []
     for index in args[1]:

@@ -46,11 +46,16 @@ def _element_wise(x: torch.Tensor, y: Any) -> torch.Tensor | None:
         return None
     if not isinstance(y, torch.Tensor):
         return _contiguous(x.shape, x.dtype) if type(y) in (float, int) else None
-    if y.dtype != x.dtype or not _is_plain(y):
+    if not _is_plain(y):
         return None
+    dtype = x.dtype
+    if y.dtype != dtype:
+        if not x.dim() or not y.dim():  # a number's dtype counts for less
+            return None
+        dtype = torch.promote_types(dtype, y.dtype)
     if x.shape == y.shape or _stretches(y.shape, x.shape):
-        return _contiguous(x.shape, x.dtype)
-    return _contiguous(y.shape, x.dtype) if _stretches(x.shape, y.shape) else None
+        return _contiguous(x.shape, dtype)
+    return _contiguous(y.shape, dtype) if _stretches(x.shape, y.shape) else None
 
 
 def _stretches(small: torch.Size, large: torch.Size) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import time
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from memcalc.errors import MemcalcError, RunFailed
 from memcalc.footprint import Footprint
 from memcalc.optimizers import about_managed_memory
 from memcalc.realize import describing, loops
@@ -19,6 +19,7 @@ from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
 from memcalc.tracing import attention, likeness, private_api
+from memcalc.tracing.failing import one_line_errors
 from memcalc.tracing.marks import Marks, Progress, silent
 from memcalc.tracing.place import Place
 from memcalc.tracing.refusing import refuse
@@ -61,7 +62,8 @@ def record(
         if device == "meta":
             stack.enter_context(likeness.libraries(chooser.pinned, workload))
         stack.enter_context(place.following())
-        stack.enter_context(_one_line_errors())
+        stack.enter_context(one_line_errors())
+        stack.enter_context(_old_objects_left_alone())
         progress("building the model")
         base = build_base(workload, device, trust_remote_code=trust_remote_code)
         tracer = Tracer(Timeline(), place, workload.gpu if cuda else None, device)
@@ -113,12 +115,12 @@ def _kernel_taken(model: Any, chooser: attention.Chooser) -> str:
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """An exception of the user's libraries becomes one line."""
+def _old_objects_left_alone() -> Iterator[None]:
+    """The garbage collector does not walk the libraries' million objects again and again; cycles are still found."""
+    frozen_before = gc.get_freeze_count()
+    gc.freeze()
     try:
         yield
-    except MemcalcError:
-        raise
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        raise RunFailed(f"the traced step failed: {type(error).__name__}: {first}") from error
+    finally:
+        if not frozen_before:
+            gc.unfreeze()

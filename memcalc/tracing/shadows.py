@@ -6,10 +6,11 @@ run on the shadows too. Views share memory with their base as the meta tensors d
 write through, so nothing else has to be followed.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_any, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from memcalc.errors import NotModelled
 
@@ -57,19 +58,18 @@ def follow(func: Any, args: Any, kwargs: Any, out: Any, limits: Limits) -> None:
     wanted = [o for o in outputs if isinstance(o, torch.Tensor) and _wanted(o, limits)]
     if not wanted:
         return
-    name = func._schema.name.partition("::")[2]
-    if name.startswith(_UNKNOWN):
-        return
     if func in _OVERWRITING and get(args[0]) is None and _is_whole(args[0]):
         args = (torch.empty(args[0].shape, dtype=args[0].dtype), *args[1:])
     if func in _FINITE and get(args[0]) is None:
         values: Any = torch.zeros(wanted[0].shape, dtype=torch.bool)
     elif func in _OF_SHAPE and get(args[0]) is None:
         values = func(torch.empty(args[0].shape, dtype=wanted[0].dtype), *_on_cpu(args[1:]), **_on_cpu(kwargs))
-    elif tree_any(_unknown, (args, kwargs)):
+    elif _any_unknown(args) or _any_unknown(kwargs.values()):
         if func._schema.is_mutable:
             for output in wanted:
                 output._memcalc_shadow = None  # type: ignore[attr-defined]
+        return
+    elif func._schema.name.partition("::")[2].startswith(_UNKNOWN):
         return
     else:
         values = func(*_on_cpu(args), **_on_cpu(kwargs))
@@ -94,7 +94,7 @@ def shaped_by_data(func: Any, args: Any, kwargs: Any) -> Any:
 
     Raises NotModelled where these are not known.
     """
-    if tree_any(_unknown, (args, kwargs)):
+    if _any_unknown(args) or _any_unknown(kwargs.values()):
         name = func._schema.name.replace("aten::", "")
         raise NotModelled(
             f"the step's shapes depend on values ({name}), which there are none of without real data: "
@@ -118,8 +118,15 @@ def _is_whole(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def _unknown(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and get(value) is None
+def _any_unknown(values: Iterable[Any]) -> bool:
+    """Whether an operator's arguments hold a tensor without values; they are flat, or lists of tensors."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            if get(value) is None:
+                return True
+        elif isinstance(value, tuple | list) and _any_unknown(value):
+            return True
+    return False
 
 
 def _on_cpu(values: Any) -> Any:

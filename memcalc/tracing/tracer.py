@@ -43,6 +43,11 @@ class Tracer(TorchDispatchMode):
         self._standins = standins.table(gpu)
         self._operators: dict[Any, Operator] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is ever compiled, so no frame needs to be kept from it: that would cost at every operator."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is aten._local_scalar_dense.default:
@@ -56,16 +61,18 @@ class Tracer(TorchDispatchMode):
                 return body(*args, **kwargs)
         if op.indexes:
             with self:
-                args = without_masks(args)
+                args = without_masks(args, self.device)
+        if op.constant and self.gpu is None:
+            self.ignore(args[0])
         if self.device == "meta":
             return self._on_meta(func, op, args, kwargs)
-        if op.constant:
-            self.ignore(args[0])
         return self._run(op, func, args, kwargs)
 
     def _on_meta(self, func: Any, op: Operator, args: Any, kwargs: Any) -> Any:
         if op.fills and not args[0].is_meta and args[0].is_floating_point():
             return args[0]
+        if op.moves and self.gpu is None and not args[0].is_meta and kwargs.get("dtype") in (None, args[0].dtype):
+            return self._here_already(op, func, args, kwargs)
         if op.shaped_by_data:
             return self._run(op, lambda *a, **k: shadows.shaped_by_data(func, a, k), args, kwargs)
         out = op.quick(*args, **kwargs) if op.quick is not None else None
@@ -76,16 +83,35 @@ class Tracer(TorchDispatchMode):
                 out = self._run(op, op.standin.run or func, args, kwargs)
             except NotImplementedError as error:
                 raise NotModelled(why_not(func, error)) from error
-        if op.moves and self.gpu is None and not args[0].is_meta:  # the host is the device
-            self.ignore(out)
         if op.standin.run is None:
             shadows.follow(func, args, kwargs, out, shadows.LOADING if self.place.stage == "load" else shadows.STEP)
         return out
 
+    def _here_already(self, op: Operator, func: Any, args: Any, kwargs: Any) -> Any:
+        """A host's tensor asked for on the device, where the host is the device: one block, noted when first met."""
+        source = args[0].untyped_storage()
+        known = self.place.stage != "load" and source._cdata in self._blocks
+        out = func(*args, **kwargs) if known else self._run(op, func, args, kwargs)
+        if known:
+            self._share(source, out.untyped_storage())
+        else:
+            self._share(out.untyped_storage(), source)
+        shadows.follow(func, args, kwargs, out, shadows.STEP)
+        return out
+
+    def _share(self, owner: Any, other: Any) -> None:
+        """A storage owns another's block too, or is no row as that one."""
+        block = self._blocks.get(owner._cdata)
+        if block is not None:
+            block.owners += 1
+        if other._cdata not in self._blocks:
+            weakref.finalize(other, self._died, other._cdata).atexit = False
+        self._blocks[other._cdata] = block
+
     def _run(self, op: Operator, run: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator between the blocks that it allocates for itself, and note the new storages."""
-        for value in args:  # made below any dispatch: torch.tensor(…), a user's own inputs
-            self._follow(value, "tensor")
+        if not op.views:  # made below any dispatch: torch.tensor(…), a user's own inputs
+            self._follow(args, "tensor")
         takes_over = self._block_taken_over(args, kwargs) if op.adds else None
         if op.name == "index_put" and in_backward() and not torch.is_grad_enabled():
             takes_over = self._blocks.get(args[0].untyped_storage()._cdata)  # index_backward: in place on CUDA
@@ -133,16 +159,22 @@ class Tracer(TorchDispatchMode):
     def _follow(self, values: Any, op: str, takes_over: _Block | None = None) -> None:
         """Note the new storages among an operator's arguments or results, in order."""
         if isinstance(values, torch.Tensor):
-            if values.device.type == self.device:
-                self._follow_one(values, op, takes_over)
+            self._follow_one(values, op, takes_over)
         elif isinstance(values, tuple | list):
             for value in values:
-                self._follow(value, op, takes_over)
+                if isinstance(value, torch.Tensor):
+                    self._follow_one(value, op, takes_over)
+                elif isinstance(value, tuple | list):
+                    self._follow(value, op, takes_over)
 
     def _follow_one(self, tensor: torch.Tensor, op: str, takes_over: _Block | None) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._blocks:
+            return
+        if tensor.device.type != self.device:
+            if self.gpu is None and self.place.stage == "load":
+                self.ignore(tensor)  # until it is moved: what a step finds there it need not make
             return
         nbytes = storage.nbytes()
         if nbytes == 0:

@@ -48,3 +48,12 @@ def test_a_loaded_model_is_the_one_that_was_built_on_a_real_device() -> None:
     parameters = dict(model.named_parameters())
     assert parameters["base_model.model.model.norm.weight"].equal(before)
     assert sum(id(parameter) not in own for parameter in parameters.values()) == 8
+
+
+def test_a_bias_of_a_packed_layer_reaches_a_real_device() -> None:
+    workload = tiny("bloom", "qlora", dtype="fp32")
+    base = build_base(workload, "cpu")
+    name = "transformer.h.0.mlp.dense_h_to_4h.bias"
+    before = base.values[name].clone()
+    model, _ = load(base, workload, "cpu", _Silent())
+    assert dict(model.named_parameters())[f"base_model.model.{name}"].equal(before)

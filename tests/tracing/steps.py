@@ -15,8 +15,11 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "qwen2": {**_LLAMA, "model_type": "qwen2", "tie_word_embeddings": True},
     "bloom": {"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000},
 }
-_HOST_OPS: Final = frozenset({"arange", "remainder", "ones_like", "clone"})  # a collator's, outside of any module
-_HOST_NUMBERS: Final = frozenset({"rand"})  # drawn by some methods to decide something, on the host
+_HOST_OPS: Final = frozenset({"arange", "remainder", "ones_like", "clone", "zeros"})  # a collator's, in no module
+_DRAWN: Final = {
+    "rand": 4,
+    "gt": 1,
+}  # bytes of a number that some methods draw on the host, and of what it is found to be
 
 
 def tiny(family: str = "llama", method: str = "lora", **options: Any) -> Workload:
@@ -35,6 +38,7 @@ def steps_of(timeline: Timeline) -> Timeline:
                 kept.death(rows[~event])
             continue
         module, op = timeline.labels[event]
-        if at >= loaded and not (module == "" and op in _HOST_OPS) and op not in _HOST_NUMBERS:
+        drawn = _DRAWN.get(op.removesuffix(" (recomputed)")) == timeline.nbytes[event]
+        if at >= loaded and not drawn and not (module == "" and op in _HOST_OPS):
             rows[event] = kept.birth(timeline.nbytes[event], timeline.categories[event], module, op)
     return kept

@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "MISS": {"r": 4},
     "LOHA": {"r": 4},
     "ADALORA": {"total_step": 10},
+    "FOURIERFT": {"n_frequency": 32},
 }
 TARGETS = {"bloom": ["query_key_value"]}
 

@@ -31,6 +31,20 @@ def test_host_tensors_are_no_rows() -> None:
     assert tracer.timeline.events == []
 
 
+def test_where_the_host_is_the_device_a_step_moves_nothing_that_it_finds_there() -> None:
+    tracer = _tracer()
+    with tracer:
+        found = torch.zeros(4)
+        tracer.place.stage = "forward"
+        made = torch.zeros(8)
+        moved = [found.to("meta"), made.to("meta"), made.to("meta")]
+        assert _births(tracer.timeline) == [("_to_copy", 32)]
+        del made, moved[2]
+        assert tracer.timeline.events == [0]
+        moved.pop()
+    assert tracer.timeline.events == [0, ~0]
+
+
 def test_a_gradient_that_only_the_engine_holds_is_added_into() -> None:
     leaf = torch.ones(4, device="meta", requires_grad=True)
     tracer = _tracer()
