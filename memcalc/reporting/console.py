@@ -86,12 +86,13 @@ def _categories(footprint: "Footprint") -> Iterator[Text]:
     longest = max(footprint.at_peak.values())
     for category, nbytes in footprint.at_peak.items():
         if nbytes:
-            row = Text(f"  {_name(category):<22}{gib(nbytes):>12}{_percent(nbytes, total):>9}  ")
+            row = Text(f"  {category_name(category):<22}{gib(nbytes):>12}{_percent(nbytes, total):>9}  ")
             yield row.append(_bar(nbytes, longest), style="cyan")
     yield Text(f"  {'total':<22}{gib(total):>12}{_percent(total, total):>9}", style="bold")
 
 
-def _name(category: str) -> str:
+def category_name(category: str) -> str:
+    """A category as people read it."""
     return _NAMES.get(category, category.replace("_", " "))
 
 
@@ -145,7 +146,7 @@ def _facts(footprint: "Footprint") -> Iterator[Text]:
 def _largest(footprint: "Footprint") -> Iterator[Text]:
     yield Text(f"{'Largest blocks':<24}{'memory':>12}  module: op", style="bold")
     for block in footprint.largest:
-        yield Text(f"  {_name(block.category):<22}{gib(block.nbytes):>12}  {printable(block.label)}")
+        yield Text(f"  {category_name(block.category):<22}{gib(block.nbytes):>12}  {printable(block.label)}")
 
 
 def _verdict(footprint: "Footprint") -> Iterator[Text]:

@@ -1,9 +1,10 @@
 """Pictures. matplotlib is imported where one is drawn; a file's ending decides its format."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from memcalc.allocator import Replay
 from memcalc.errors import BadFile, MissingPackage
+from memcalc.reporting.console import category_name
 from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.units import GIB, gib
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 2000  # along the axis: no screen has more columns
+_LABEL = 0.08  # of the axis: what a phase's name takes
 _COLOURS = {
     "weights": "#4e79a7",
     "quantization_state": "#76b7b2",
@@ -42,17 +44,21 @@ def memory_over_time(axes: "Axes", timeline: Timeline, played: Replay) -> None:
     axes.stackplot(
         at,
         [[level / GIB for level in levels[category]] for category in CATEGORIES],
-        labels=[category.replace("_", " ") for category in CATEGORIES],
+        labels=[category_name(category) for category in CATEGORIES],
         colors=[_COLOURS[category] for category in CATEGORIES],
         step="post",
         linewidth=0,
     )
     top = played.peak_allocated / GIB * 1.12
+    before, row = -1.0, 0
     for mark in timeline.marks:
         if mark.kind == "phase":
             axes.axvline(mark.at, color="black", linewidth=0.6, alpha=0.5)
-            late = mark.at > 0.9 * len(timeline.events)
-            axes.text(mark.at, top, f" {mark.name} ", fontsize=8, va="top", ha="right" if late else "left")
+            place = mark.at / max(1, len(timeline.events))
+            row = row + 1 if place - before < _LABEL else 0  # a short phase's name has the next one's beneath it
+            side: Literal["right", "left"] = "right" if place > 1 - _LABEL else "left"
+            axes.text(mark.at, top * (1 - 0.04 * row), f" {mark.name} ", fontsize=8, va="top", ha=side)
+            before = place
     if played.peak_at is not None:
         axes.plot(played.peak_at, played.peak_allocated / GIB, "v", color="black", markersize=5)
         axes.annotate(
