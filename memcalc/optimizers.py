@@ -14,6 +14,7 @@ Temporaries = Literal[  # what a step allocates besides states: each is a functi
     "one by one",  # the square root of the second moment and its quotient, tensor by tensor
     "all at once on a GPU",  # as "all at once"; tensor by tensor on the CPU
     "roots and numerators",  # the same, and the gradients times the learning rate
+    "group at once",  # the root of the second moment, of all tensors of a group
     "update in fp32",  # Adafactor's, tensor by tensor, with fp32 copies of gradient and parameter
 ]
 
@@ -185,6 +186,17 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         temporaries="update in fp32",
         source="transformers 5.24.0, optimization.py, Adafactor; trainer_optimizer.py, _get_adafactor",
     ),
+    "schedule_free_adamw": Optimizer(
+        torch_class="schedulefree.AdamWScheduleFree",
+        states=_like("z", "exp_avg_sq"),
+        temporaries="group at once",
+        source="schedulefree 1.4.1, adamw_schedulefree.py, AdamWScheduleFree.step",
+    ),
+    "schedule_free_sgd": Optimizer(
+        torch_class="schedulefree.SGDScheduleFree",
+        states=_like("z"),
+        source="schedulefree 1.4.1, sgd_schedulefree.py, SGDScheduleFree.step",
+    ),
     "adamw_8bit": _of_bitsandbytes("AdamW", 8, 2),
     "adamw_bnb_8bit": _of_bitsandbytes("AdamW", 8, 2),
     "paged_adamw_32bit": _of_bitsandbytes("AdamW", 32, 2, paged=True),
@@ -240,7 +252,7 @@ AWAITED = frozenset(
         "adamw_torch_xla adamw_torch_npu_fused adamw_anyprecision adamw_torch_4bit adamw_torch_8bit "
         "galore_adamw galore_adamw_8bit galore_adafactor "
         "galore_adamw_layerwise galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo grokadamw "
-        "schedule_free_radam schedule_free_adamw schedule_free_sgd apollo_adamw apollo_adamw_layerwise "
+        "schedule_free_radam apollo_adamw apollo_adamw_layerwise "
         "stable_adamw "
     ).split()
 )

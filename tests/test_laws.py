@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from memcalc import estimating
 from memcalc.allocator import Replay, replay
+from memcalc.optimizers import OPTIMIZERS
 from memcalc.timeline import Timeline
 from memcalc.units import MIB
 from tests.tiny import tiny
@@ -26,7 +27,7 @@ def _settings(draw: st.DrawFn) -> dict[str, Any]:
         "loop": loop,
         "checkpointing": checkpointing,
         "reentrant": checkpointing and draw(st.booleans()),
-        "optimizer": draw(st.sampled_from(["adamw_torch", "adamw_torch_fused", "adamw_torch_forloop", "sgd"])),
+        "optimizer": draw(st.sampled_from([name for name, row in OPTIMIZERS.items() if not row.without_bf16])),
         "grad_accum": draw(st.integers(1, 2)),
         "padded": draw(st.booleans()),
         "amp": draw(st.sampled_from(["none", "bf16"])),

@@ -14,7 +14,8 @@ from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
-_EXTRAS: Final = {"torch": "trace", "transformers": "trace", "bitsandbytes": "quant"}  # of ours, that bring a package
+# extras of ours, by the package that they bring
+_EXTRAS: Final = {"torch": "trace", "transformers": "trace", "bitsandbytes": "quant", "schedulefree": "optim"}
 
 
 def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimizer:
@@ -32,6 +33,8 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
         _spare_embeddings(model)
     if of_trainer and optimizer.state and workload.device == "cuda":
         _prepare(optimizer)
+    if hasattr(optimizer, "train"):  # schedulefree's, which know two modes
+        optimizer.train()
     return optimizer
 
 

@@ -95,6 +95,19 @@ def _roots_and_numerators(groups: Groups, states_of: StatesOf) -> None:
         del roots, numerators
 
 
+def _group_at_once(groups: Groups, states_of: StatesOf) -> None:
+    """The second moment over its bias correction, of a group whatever its dtypes; it lives until the next group's.
+
+    Source: schedulefree 1.4.1, adamw_schedulefree.py, AdamWScheduleFree.step.
+    """
+    denominators: list[Array] = []
+    for group in groups:
+        _nothing([group], states_of)
+        if group:
+            denominators = [_temporary(leaf, "div") for leaf in group]
+    del denominators
+
+
 def _over_bias_correction(leaf: Leaf) -> Array:
     root = _root(leaf)
     return like(root, "div", category="workspace")
@@ -180,5 +193,6 @@ UPDATES: Mapping[Temporaries, Callable[[Groups, StatesOf], None]] = {
     "one by one": _roots_one_by_one,
     "all at once on a GPU": _roots_at_once_on_a_gpu,
     "roots and numerators": _roots_and_numerators,
+    "group at once": _group_at_once,
     "update in fp32": _adafactor,
 }

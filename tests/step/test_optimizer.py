@@ -47,6 +47,7 @@ def workload_of(**options: Any) -> Workload:
 
 @contextlib.contextmanager
 def _like_cuda(w: Workload) -> Iterator[None]:
+    pytest.importorskip(OPTIMIZERS[w.optimizer].package)
     with likeness.like_cuda(Place(), Chooser(GPU, None)), likeness.libraries(None, w):
         yield
 

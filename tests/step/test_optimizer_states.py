@@ -4,10 +4,13 @@ from typing import Any, Final
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memcalc.errors import InvalidWorkload
 from memcalc.optimizers import OPTIMIZERS, Trained
 from memcalc.realize.optimizer import make_optimizer
+from memcalc.tape.layouts import Shape
 from memcalc.tracing import likeness
 from memcalc.workload import Workload
 from tests.step.test_optimizer import ROWS, workload_of
@@ -48,6 +51,7 @@ def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_each_state_is_the_real_optimizers(options: dict[str, Any], dtype: str) -> None:
     w = workload_of(**options)
     row = OPTIMIZERS[w.optimizer]
+    pytest.importorskip(row.package)
     if row.without_bf16 and dtype == "bf16":
         with pytest.raises(InvalidWorkload, match="bf16"):
             _real(w, dtype, "cpu")
@@ -71,6 +75,26 @@ def test_large_paged_states_lie_in_managed_memory(optimizer: str) -> None:
     paged = [state for state in states(Trained((100_000,), "bf16")) if state.paged]
     assert {state.name for state in paged} <= {"state1", "state2"}
     assert paged
+
+
+_SHAPE: Final = st.lists(st.integers(1, 300), min_size=1, max_size=3).map(tuple)
+
+
+@given(_SHAPE, st.sampled_from(["fp32", "bf16", "fp16"]), st.booleans())
+def test_fewer_bits_keep_no_more_and_paged_states_only_move(shape: Shape, dtype: str, spared: bool) -> None:
+    def kept(name: str, paged: bool = False) -> int:
+        states = OPTIMIZERS[name].states(Trained(shape, dtype, in_32_bits=spared))
+        return sum(state.nbytes for state in states if not (paged and state.paged))
+
+    for family in ("adamw", "ademamix", "lion"):
+        few, many = f"{family}_8bit", "ademamix" if family == "ademamix" else f"{family}_32bit"
+        assert kept(few) <= kept(f"paged_{family}_32bit")
+        assert kept(f"paged_{few}") == kept(few)
+        assert kept(f"paged_{few}", paged=True) <= kept(few)
+        if many in OPTIMIZERS:
+            assert kept(f"paged_{family}_32bit") == kept(many)
+    assert kept("adafactor") <= kept("paged_adamw_32bit") + 4
+    assert kept("lion_32bit") * 2 == kept("paged_adamw_32bit")
 
 
 def test_trainer_spares_embeddings() -> None:

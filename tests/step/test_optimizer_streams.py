@@ -29,6 +29,7 @@ EACH: Final = [
 
 
 def _run(name: str, optimizer: str, layers: int) -> Workload:
+    pytest.importorskip(OPTIMIZERS[optimizer].package)
     model_type, method, options = RUNS[name]
     if OPTIMIZERS[optimizer].without_bf16 and options["dtype"] == "bf16":
         options = {**options, "dtype": "fp16"}

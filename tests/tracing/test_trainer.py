@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from memcalc.comparing import first_difference
+from memcalc.optimizers import OPTIMIZERS
 from memcalc.timeline import Timeline
 from memcalc.tracing.own_step import TracedStep
 from memcalc.tracing.record import record
@@ -25,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full, adagrad": {"method": "full", "dtype": "bf16", "optimizer": "adagrad"},
     "full, 8-bit AdamW, but for embeddings": {"method": "full", "dtype": "bf16", "optimizer": "adamw_8bit"},
     "full, paged Lion": {"method": "full", "dtype": "bf16", "optimizer": "paged_lion_8bit"},
+    "full, schedule-free": {"method": "full", "dtype": "bf16", "optimizer": "schedule_free_adamw"},
     "full, rmsprop, fp16 autocast": {"method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "rmsprop"},
 }  # fmt: skip
 
@@ -34,6 +36,7 @@ def test_every_block_of_trainers_own_second_step_is_born_and_freed_as_in_ours(
     options: dict[str, Any], tmp_path: Any
 ) -> None:
     workload = tiny(**options)
+    pytest.importorskip(OPTIMIZERS[workload.optimizer].package)
     recording = record(workload)
     forward = next(mark.at for mark in recording.timeline.marks if mark.name == "forward")
     ours = _from(recording.timeline, forward)
