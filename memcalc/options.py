@@ -24,6 +24,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()  # further flags, with their dashes
     names: tuple[str, ...] = ()  # further keyword names in Python and JSON
+    pairs: bool = False  # a list of NAME=NUMBER, which Python and JSON may give as a mapping too
 
     @property
     def name(self) -> str:
@@ -31,10 +32,12 @@ class Option(NamedTuple):
         return self.flag.split("/")[0]
 
 
-def option(default: Any, flag: str, help: str, *, choices: Sequence[str] = (), aliases: Sequence[str] = ()) -> Any:
+def option(
+    default: Any, flag: str, help: str, *, choices: Sequence[str] = (), aliases: Sequence[str] = (), pairs: bool = False
+) -> Any:
     """A dataclass field with `default`, set by `flag` on the command line."""
     names = tuple(alias.lstrip("-").replace("-", "_") for alias in aliases)
-    described = Option(flag, help, tuple(choices), tuple(aliases), names)
+    described = Option(flag, help, tuple(choices), tuple(aliases), names, pairs)
     return dataclasses.field(default=default, metadata={_KEY: described})
 
 
@@ -68,6 +71,8 @@ def _coerced(value: object, described: Option, default: object) -> object:
         return number(value, described.name)
     if default is None:
         return None if value is None or value == "none" else _above_zero(value, described.name)
+    if described.pairs and isinstance(value, Mapping):
+        value = [f"{name}={number}" for name, number in value.items()]
     if isinstance(default, tuple):
         return _list(value, described.name)
     return _choice(value, described)

@@ -26,12 +26,17 @@ CASES: list[dict[str, Any]] = [
     {"model": "tinyllama-1.1b", "mode": "inference", "padded": True},
     {"model": "qwen2.5-0.5b", "method": "bitfit", "checkpointing": True},
     {"model": "bloom-560m", "method": "bitfit", "loop": "plain"},
+    {"model": "qwen2.5-0.5b", "rank_pattern": "v_proj=2", "modules_to_save": "lm_head,input_layernorm"},
+    {"model": "bloom-560m", "method": "ln_tuning", "checkpointing": True, "reentrant": True},
 ]
 # Methods that do not the same to every layer.
 UNLIKE: list[dict[str, Any]] = [
     {"method": "freeze"},
     {"method": "freeze", "layers": 5, "checkpointing": True, "extra": "norm,lm_head"},
     {"target": "layers.2.self_attn.q_proj"},
+    {"layers_to_transform": "0,4"},
+    {"rank_pattern": r"layers.[0-3].*q_proj=2", "modules_to_save": "lm_head"},
+    {"modules_to_save": "1.input_layernorm"},
     {"target": "model.layers.3.mlp.up_proj,layers.5.self_attn.q_proj"},
 ]
 

@@ -19,7 +19,7 @@ FILE = "adapter_config.json"
 _INFORMATIVE = frozenset(
     {
         "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
-        "inference_mode", "megatron_core", "layers_pattern", "qalora_group_size",
+        "inference_mode", "megatron_core", "qalora_group_size",
     }
 )  # fmt: skip
 _PLAIN_INITS = (True, False, None, "gaussian")  # of LoRA's weights: they leave nothing behind
@@ -111,9 +111,14 @@ def method_of(config: Mapping[str, Any]) -> tuple[str, Method]:
 
 def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config as options of a method of ours; None where it says more."""
-    fields, own = names_of(method), {}
+    fields = names_of(method)
+    own: dict[str, Any] = {}
     for key, value in config.items():
-        if key in fields and key != "target_modules":
+        if key == "layers_to_transform" and isinstance(value, int):
+            own[key] = [value]
+        elif isinstance(value, Mapping) and any("," in pattern for pattern in value):  # no list of ours can hold it
+            return None
+        elif key in fields and key != "target_modules":
             own[fields[key]] = value
         elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value or []

@@ -76,10 +76,12 @@ class Method:
         """Whether it does the same to every layer, so that a few may stand for all."""
         return True
 
-    @property
-    def trains_stored(self) -> bool:
-        """Whether all that it trains has the dtype in which the base is stored: nothing raises it to fp32."""
-        return self.peft_config() is None
+    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
+        """Whether any of what it trains over a half-precision base is of half precision too.
+
+        base_raised: what is not packed was raised to fp32 beforehand; adapters_raised: peft raises adapters.
+        """
+        return not (base_raised if self.peft_config() is None else adapters_raised)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Which of the model's modules (full names) it adapts."""

@@ -55,9 +55,8 @@ class LnTuning(Method):
     def layers_alike(self) -> bool:
         return not names_a_layer(self.target)
 
-    @property
-    def trains_stored(self) -> bool:
-        return True
+    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
+        return not base_raised
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         wanted = self.target or self.default_targets(model.model_type)

@@ -1,11 +1,21 @@
 """LoRA: a frozen weight plus a low-rank update."""
 
+import re
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method, match_targets, names_a_layer
-from memcalc.options import option
+from memcalc.errors import InvalidWorkload, NotModelled, shown
+from memcalc.methods.base import (
+    ALL_LINEAR,
+    DEFAULT_TARGETS,
+    Anatomy,
+    Method,
+    copied_modules,
+    match_targets,
+    names_a_layer,
+)
+from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.views import clone
@@ -15,13 +25,15 @@ if TYPE_CHECKING:
     from memcalc.tape.builder import Builder, Weight
     from memcalc.tape.tape import Tensor
 
+_PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits all layers or none
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Lora(Method):
     """LoRA: y = W x + (alpha / rank) B A x with W frozen (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
-    Trainable parameters: rank * (d_in + d_out) per target, d_out more with lora_bias.
+    Trainable parameters: rank * (d_in + d_out) per target, and all of the copies of modules_to_save.
     Keeps for backward: the input of each target (cast to fp32 under peft's autocast_adapter_dtype) and A x.
     """
 
@@ -38,17 +50,66 @@ class Lora(Method):
     lora_dropout: float = option(0.0, "--lora-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "lora_only"))
     use_rslora: bool = option(False, "--use-rslora/--no-use-rslora", "scale by alpha / sqrt(rank) (rsLoRA)")
+    modules_to_save: tuple[str, ...] = option(
+        (),
+        "--modules-to-save",
+        "modules of which a copy trains whole, by the end of their name: lm_head, embed_tokens, …",
+    )
+    layers_to_transform: tuple[str, ...] = option(
+        (), "--layers-to-transform", "numbers of the layers whose targets are adapted; default: all"
+    )
+    rank_pattern: tuple[str, ...] = option(
+        (), "--rank-pattern", "other ranks, by the end of a target's name, a regular expression: q_proj=4,…", pairs=True
+    )
+    alpha_pattern: tuple[str, ...] = option((), "--alpha-pattern", "other alphas, likewise", pairs=True)
 
     def __post_init__(self) -> None:
+        for layer in self.layers_to_transform:
+            if not (layer.isascii() and layer.isdigit()):
+                raise InvalidWorkload(f"--layers-to-transform {shown(layer)}: each item is a layer's number, from 0")
+        if self.layers_to_transform and ALL_LINEAR in self.target:
+            raise InvalidWorkload("--layers-to-transform cannot go with --target all-linear: name the linear layers")
+        _numbers("--rank-pattern", self.rank_pattern, int)
+        _numbers("--alpha-pattern", self.alpha_pattern, float)
         if not 0 <= self.lora_dropout < 1:
             raise InvalidWorkload(f"--lora-dropout must be at least 0 and below 1, not {self.lora_dropout}")
 
     @property
     def layers_alike(self) -> bool:
-        return not names_a_layer(self.target)
+        one_by_one = names_a_layer(self.target) or any(map(str.isdigit, "".join(self.modules_to_save)))
+        plain = all(_PLAIN_NAME.fullmatch(item.rpartition("=")[0]) for item in self.rank_pattern)
+        return plain and not one_by_one and not self.layers_to_transform
+
+    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
+        return not adapters_raised or (bool(self.modules_to_save) and not base_raised)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
-        return match_targets(self.target or self.default_targets(model.model_type), model)
+        """Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists; utils/other.py, _set_trainable."""
+        wanted = self.target or self.default_targets(model.model_type)
+        targets = match_targets(wanted, model)
+        if self.layers_to_transform:
+            layers = frozenset(map(int, self.layers_to_transform))
+            targets = frozenset(name for name in targets if name in wanted or _layer(name) in layers)
+        if self.modules_to_save:
+            flag = f"--modules-to-save {shown(','.join(self.modules_to_save))}"
+            targets = frozenset(name for name in targets if not self._names_a_part_of(name))
+            both = sorted(targets & copied_modules(flag, model, self._saves))
+            if both:
+                raise InvalidWorkload(f"{flag} and --target both name {both[0]}: it is copied, or it is adapted")
+        if not targets:
+            raise InvalidWorkload(
+                "--target, --layers-to-transform and --modules-to-save leave no linear layer to adapt"
+            )
+        return targets
+
+    def _saves(self, module: str) -> bool:
+        return module.endswith(self.modules_to_save)
+
+    def _names_a_part_of(self, module: str) -> bool:
+        return any(f".{name}." in f".{module}." for name in self.modules_to_save)
+
+    def copy_of(self, module: str, targets: frozenset[str]) -> str:
+        return "modules_to_save.default" if self.modules_to_save and self._saves(module) else ""
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return DEFAULT_TARGETS.get(model_type, ())
@@ -57,19 +118,29 @@ class Lora(Method):
         biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
         if self.bias == "none":
             return frozenset()
+        if self.bias == "all" and any(map(self.copy_of, biases.values(), repeat(targets))):
+            raise NotModelled(
+                "estimate does not write --bias all over --modules-to-save with biases: use memcalc trace"
+            )
         return frozenset(name for name, module in biases.items() if self.bias == "all" or module in targets)
 
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         if name not in m.targets:
             return w.linear(x)
-        most = min(w.d_in, w.d_out)
-        if self.rank > most:
-            raise InvalidWorkload(
-                f"--rank {self.rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}"
-            )
-        a = m.adapter(name, "lora_A.default.weight", (self.rank, w.d_in))
-        b = m.adapter(name, "lora_B.default.weight", (w.d_out, self.rank))
+        most, rank = min(w.d_in, w.d_out), self._rank_of(name)
+        if rank > most:
+            raise InvalidWorkload(f"--rank {rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}")
+        a = m.adapter(name, "lora_A.default.weight", (rank, w.d_in))
+        b = m.adapter(name, "lora_B.default.weight", (w.d_out, rank))
         return self._over_packed(m, x, w, a, b) if w.packed else self._over_plain(m, x, w, a, b)
+
+    def _rank_of(self, name: str) -> int:
+        """The rank of the first pattern that fits. Source: peft 0.21.2, utils/other.py, get_pattern_key."""
+        for item in self.rank_pattern:
+            pattern, _, rank = item.rpartition("=")
+            if re.match(rf"(.*\.)?({pattern})$", name):
+                return int(rank)
+        return self.rank
 
     def _over_plain(self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor") -> "Tensor":
         """peft 0.21.2, tuners/lora/layer.py, Linear.forward. Where peft rebinds x, the module call keeps the first."""
@@ -102,7 +173,31 @@ class Lora(Method):
             "target_modules": "all-linear" if "all-linear" in self.target else list(self.target) or None,
             "bias": self.bias,
             "use_rslora": self.use_rslora,
+            "modules_to_save": list(self.modules_to_save) or None,
+            "layers_to_transform": [int(layer) for layer in self.layers_to_transform] or None,
+            "rank_pattern": _numbers("--rank-pattern", self.rank_pattern, int),
+            "alpha_pattern": _numbers("--alpha-pattern", self.alpha_pattern, float),
         }
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer that a module belongs to: the first one in its name."""
+    return next((int(part) for part in name.split(".")[2:-1] if part.isdigit()), None)
+
+
+def _numbers(flag: str, items: tuple[str, ...], kind: type[int] | type[float]) -> dict[str, float]:
+    """PATTERN=NUMBER, …, by pattern."""
+    found: dict[str, float] = {}
+    for item in items:
+        pattern, _, text = item.rpartition("=")
+        try:
+            re.compile(pattern)
+            found[pattern] = kind(text)
+        except (re.error, ValueError):
+            raise InvalidWorkload(f"{flag} {shown(item)}: each item is PATTERN=NUMBER, such as q_proj=4") from None
+        if not pattern or not 0 < found[pattern] <= LARGEST:
+            raise InvalidWorkload(f"{flag} {shown(item)}: the number behind a pattern is above 0")
+    return found
 
 
 METHOD = Lora

@@ -41,6 +41,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
+    _check_saved(wrapped, plain.get("modules_to_save"))
     if workload.merged:
         return wrapped.merge_and_unload()
     for name, parameter in wrapped.named_parameters():
@@ -91,6 +92,12 @@ def _check_mixed(adapters: Any) -> None:
             'XLORA mixes adapters that are there: "adapters" must name folders with an adapter_config.json each, not '
             f"{shown(missing[0] if missing else adapters)}"
         )
+
+
+def _check_saved(wrapped: nn.Module, wanted: list[str] | None) -> None:
+    """peft says nothing of modules_to_save that no module goes by."""
+    if wanted and not any(name.endswith(".modules_to_save") for name, _ in wrapped.named_modules()):
+        raise InvalidWorkload(f"--modules-to-save {shown(','.join(wanted))} matches no module of this model")
 
 
 def _options(get_peft_model: Any, workload: Workload) -> dict[str, Any]:

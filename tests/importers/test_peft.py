@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,14 +40,35 @@ def test_a_lora_that_peft_saved_is_a_method_of_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"init_lora_weights": "pissa"},
-        {"rank_pattern": {"a": 4}}, {"target_modules": ".*proj"}, {"layers_to_transform": [0]},
+        {"use_dora": True}, {"init_lora_weights": "pissa"}, {"target_modules": ".*proj"},
+        {"layers_to_transform": [0], "layers_pattern": ["layers"]}, {"rank_pattern": {r"\d{1,2}\..*v_proj": 2}},
     ],
 )  # fmt: skip
 def test_a_lora_that_says_more_stays_a_config(more: dict[str, Any]) -> None:
     workload = peft.workload(MODEL, {**SAVED, **more})
     assert isinstance(workload.method, FromConfig)
     assert workload.method.config == {**SAVED, **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ({"modules_to_save": ["lm_head", "embed_tokens"]}, {"modules_to_save": ("lm_head", "embed_tokens")}),
+        ({"layers_to_transform": [0, 2]}, {"layers_to_transform": ("0", "2")}),
+        ({"layers_to_transform": 1}, {"layers_to_transform": ("1",)}),
+        ({"rank_pattern": {"q_proj": 4, r"0\..*v_proj": 2}}, {"rank_pattern": ("q_proj=4", r"0\..*v_proj=2")}),
+        ({"alpha_pattern": {"q_proj": 8}, "bias": "all"}, {"alpha_pattern": ("q_proj=8",), "bias": "all"}),
+    ],
+)  # fmt: skip
+def test_what_a_lora_says_of_layers_and_modules_is_said_by_ours(more: dict[str, Any], options: dict[str, Any]) -> None:
+    workload = peft.workload(MODEL, {**SAVED, **more})
+    plain = Lora(rank=16, alpha=32.0, target=("v_proj", "q_proj"), lora_dropout=0.05)
+    assert workload.method == replace(plain, **options)
+    given = workload.method.peft_config()
+    assert given is not None
+    key, value = next(iter(more.items()))
+    assert given[key] == ([value] if isinstance(value, int) else value)
+    assert peft.from_json(json.loads(json.dumps(workload.to_json()))).method == workload.method
 
 
 def test_a_method_that_only_peft_has_is_refused_by_estimate_and_names_trace() -> None:

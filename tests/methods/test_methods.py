@@ -32,6 +32,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "its own biases": {"bias": "lora_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
         "fp32": {"dtype": "fp32"},
+        "head and embedding": {"modules_to_save": "lm_head,embed_tokens,word_embeddings"},
+        "norms, and their like": {"modules_to_save": "norm"},
+        "ranks by name": {"rank_pattern": "v_proj=2,layers.1.self_attn.q_proj=5,h.0.self_attention.query_key_value=3"},
+        "some layers": {"layers_to_transform": "0,2"},
     },
     "freeze": {
         "one layer": {"layers": 1},
@@ -176,7 +180,9 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.targets(model) == frozenset()
     assert base.trained(model, frozenset()) == frozenset()
     assert base.layers_alike
-    assert base.trains_stored
+    assert base.trains_half(base_raised=False, adapters_raised=True)
+    assert base.copy_of("q_proj", frozenset()) == ""
+    assert base.default_targets("llama") == ()
     assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
     assert base.peft_config() is None
 
