@@ -7,8 +7,9 @@ from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.options import options_of
 
 if TYPE_CHECKING:
-    from memcalc.tape.builder import Builder, Weight
+    from memcalc.tape.builder import Builder
     from memcalc.tape.tape import Tensor
+    from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
 

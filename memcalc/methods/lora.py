@@ -22,8 +22,9 @@ from memcalc.tape.ops.views import clone
 from memcalc.tape.tape import tape
 
 if TYPE_CHECKING:
-    from memcalc.tape.builder import Builder, Weight
+    from memcalc.tape.builder import Builder
     from memcalc.tape.tape import Tensor
+    from memcalc.tape.weights import Weight
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits all layers or none
 

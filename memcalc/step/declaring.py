@@ -7,9 +7,10 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.methods.base import Anatomy, Method
 from memcalc.tape import blocks
-from memcalc.tape.builder import LINEAR, Adapter, Builder, Declared
+from memcalc.tape.builder import Adapter, Builder, Declared
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import new, tape
+from memcalc.tape.weights import LINEAR
 from memcalc.timeline import Timeline
 
 T = TypeVar("T")

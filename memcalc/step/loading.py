@@ -11,9 +11,10 @@ from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
 from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
-from memcalc.tape.builder import LINEAR, PACKABLE, Adapter, Builder, Declared
+from memcalc.tape.builder import Adapter, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.tape import Leaf, Tensor, new, tape
+from memcalc.tape.weights import LINEAR, PACKABLE
 from memcalc.units import GIB
 from memcalc.workload import Workload
 

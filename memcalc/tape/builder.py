@@ -11,12 +11,12 @@ from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protoco
 from memcalc.tape import blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.layouts import Shape
-from memcalc.tape.ops.elementwise import add, cast, mul
-from memcalc.tape.ops.linear import conv1d, linear, linear_by_hand
+from memcalc.tape.ops.elementwise import cast, mul
 from memcalc.tape.ops.loss import embedding
 from memcalc.tape.ops.norm import layer_norm
 from memcalc.tape.prelude import Batch, Cache, Output
 from memcalc.tape.tape import Array, Leaf, Tensor, new, tape
+from memcalc.tape.weights import LINEAR, Plain, Weight
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,75 +43,6 @@ class Adapter(NamedTuple):
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""
         return name.removesuffix(f".{self.part}")
-
-
-class Weight(Protocol):
-    """A linear layer's weight in some format; `linear` multiplies by it."""
-
-    @property
-    def d_in(self) -> int: ...
-    @property
-    def d_out(self) -> int: ...
-    @property
-    def packed(self) -> bool: ...
-    def linear(self, x: Tensor) -> Tensor: ...
-
-
-class Plain:
-    """A weight (d_out, d_in) stored in a floating-point dtype."""
-
-    __slots__ = ("bias", "weight")
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight = weight
-        self.bias = bias
-
-    @property
-    def d_in(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def d_out(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def packed(self) -> bool:
-        return False
-
-    def linear(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
-
-class Transposed(Plain):
-    """Conv1D's weight (d_in, d_out)."""
-
-    __slots__ = ()
-
-    @property
-    def d_in(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def d_out(self) -> int:
-        return self.weight.shape[1]
-
-    def linear(self, x: Tensor) -> Tensor:
-        assert self.bias is not None
-        return conv1d(x, self.weight, self.bias)
-
-
-class Unfused(Plain):
-    """A weight (d_out, d_in) by whose transpose the model multiplies itself, its bias added behind."""
-
-    __slots__ = ()
-
-    def linear(self, x: Tensor) -> Tensor:
-        out = linear_by_hand(x, self.weight)
-        return out if self.bias is None else add(out, self.bias)
-
-
-LINEAR: dict[str, type[Plain]] = {"linear": Plain, "conv1d": Transposed, "matmul": Unfused}  # by kind
-PACKABLE = ("linear", "conv1d")  # kinds that quantization replaces: modules of torch's and transformers' own classes
 
 
 class Hooks(Protocol):
