@@ -49,6 +49,7 @@ class States:
         if leaf not in self.kept:
             made = {state.name: self._made(leaf, state) for state in self._states(leaf) if _on_device(state)}
             if self.row.momentum and self.habits.momentum:
+                tape.scope = leaf.scope
                 made[self.row.momentum] = like(leaf.array, self.row.momentum, category="optimizer_states")
             self.kept[leaf] = made
         return self.kept[leaf]
