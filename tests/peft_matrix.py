@@ -6,6 +6,7 @@ python -m tests.peft_matrix --only OFT --only BOFT --family llama
 """
 
 import logging
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -218,6 +219,7 @@ def main(out: Path | None, only: tuple[str, ...], family: tuple[str, ...]) -> No
     if out is not None:
         out.parent.mkdir(exist_ok=True)
         out.write_text(page(found), encoding="utf-8")
+    sys.exit(any(outcome.verdict == "miscounted" for outcome in found))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 
 from memcalc.tracing import shadows
+from memcalc.tracing.answers import is_answerable
 from memcalc.tracing.private_api import is_composite
-from memcalc.tracing.quick import QUICK, Quick
 from memcalc.tracing.standins import StandIn
 
 aten = torch.ops.aten
@@ -37,7 +37,7 @@ class Operator(NamedTuple):
     moves: bool
     shaped_by_data: bool
     standin: StandIn
-    quick: Quick | None
+    answerable: bool  # its result's look follows from its arguments'
 
 
 def describe(func: Any, standin: StandIn | None) -> Operator:
@@ -54,7 +54,7 @@ def describe(func: Any, standin: StandIn | None) -> Operator:
         moves=func is aten._to_copy.default,
         shaped_by_data=func in shadows.SHAPED_BY_DATA,
         standin=_PLAIN if standin is None else standin,
-        quick=QUICK.get(func) if standin is None else None,
+        answerable=is_answerable(func),
     )
 
 

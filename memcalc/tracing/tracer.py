@@ -10,6 +10,7 @@ from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu, cublas_workspace
 from memcalc.timeline import Timeline
 from memcalc.tracing import shadows, standins
+from memcalc.tracing.answers import Answers
 from memcalc.tracing.operators import Operator, describe, is_dense, why_not, without_masks
 from memcalc.tracing.place import Place
 from memcalc.tracing.private_api import in_backward, last_reference_counts, use_counts
@@ -42,6 +43,7 @@ class Tracer(TorchDispatchMode):
         self._last_reference = last_reference_counts()
         self._standins = standins.table(gpu)
         self._operators: dict[Any, Operator] = {}
+        self._answers = Answers()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -75,14 +77,12 @@ class Tracer(TorchDispatchMode):
             return self._here_already(op, func, args, kwargs)
         if op.shaped_by_data:
             return self._run(op, lambda *a, **k: shadows.shaped_by_data(func, a, k), args, kwargs)
-        out = op.quick(*args, **kwargs) if op.quick is not None else None
-        if out is not None:
-            out = self._run(op, lambda *_, **__: out, args, kwargs)
-        else:
-            try:
-                out = self._run(op, op.standin.run or func, args, kwargs)
-            except NotImplementedError as error:
-                raise NotModelled(why_not(func, error)) from error
+        kernel = op.standin.run or func
+        run = (lambda *a, **k: self._answers.ask(func, kernel, a, k)) if op.answerable else kernel
+        try:
+            out = self._run(op, run, args, kwargs)
+        except NotImplementedError as error:
+            raise NotModelled(why_not(func, error)) from error
         if op.standin.run is None:
             shadows.follow(func, args, kwargs, out, shadows.LOADING if self.place.stage == "load" else shadows.STEP)
         return out
