@@ -1,13 +1,17 @@
 """How long a command takes from nothing: whole processes, beside a bare Python. Prints a table; asserts nothing."""
 
+import compileall
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 
+import memcalc
+
 RUNS = 15
-ESTIMATE = ("-m", "memcalc", "estimate", "--model", "1.3b", "--method", "qlora", "--batch", "8")
+ESTIMATE = ("-m", "memcalc", "estimate", "--model", "llama-3.1-8b", "--method", "qlora", "--batch", "8")
 CASES = {
     "bare python": ("-c", "pass"),
     "import click": ("-c", "import click"),
@@ -20,15 +24,11 @@ CASES = {
 }
 
 
-def milliseconds(arguments: tuple[str, ...]) -> tuple[list[float], list[float]]:
-    """Wall-clock and processor time of each run; the latter hardly feels what else the machine does."""
-    wall, processor = [], []
-    for _ in range(RUNS):
-        began, used = time.perf_counter(), _children()
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        wall.append(1000 * (time.perf_counter() - began))
-        processor.append(1000 * (_children() - used))
-    return wall, processor
+def milliseconds(arguments: tuple[str, ...]) -> tuple[float, float]:
+    """Wall-clock and processor time of a run; the latter hardly feels what else the machine does."""
+    began, used = time.perf_counter(), _children()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return 1000 * (time.perf_counter() - began), 1000 * (_children() - used)
 
 
 def _children() -> float:
@@ -37,11 +37,15 @@ def _children() -> float:
 
 
 if __name__ == "__main__":
+    compileall.compile_dir(os.path.dirname(memcalc.__file__), quiet=2)  # as an installation does
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
+    for _ in range(RUNS):  # in turn, so that a slow minute is everyone's
+        for name, arguments in CASES.items():
+            runs[name].append(milliseconds(arguments))
     print(f"{'process':<26}{'best ms':>9}{'median ms':>11}{'cpu ms':>9}{'x bare':>8}")
-    bare = None
-    for name, arguments in CASES.items():
-        wall, processor = milliseconds(arguments)
-        bare = bare or min(wall)
-        print(
-            f"{name:<26}{min(wall):>9.1f}{statistics.median(wall):>11.1f}{min(processor):>9.1f}{min(wall) / bare:>8.1f}"
-        )
+    bare = [wall for wall, _ in runs["bare python"]]
+    for name, measured in runs.items():
+        wall = [one for one, _ in measured]
+        ratio = statistics.median(one / base for one, base in zip(wall, bare, strict=True))
+        cpu = min(one for _, one in measured)
+        print(f"{name:<26}{min(wall):>9.1f}{statistics.median(wall):>11.1f}{cpu:>9.1f}{ratio:>8.1f}")
