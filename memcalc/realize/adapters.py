@@ -37,7 +37,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     peft_type = str(plain["peft_type"])
     there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
-        with there, _without_a_warning_of_norms():
+        with there, _without_its_warnings():
             wrapped: Any = get_peft_model(model, config, **_options(get_peft_model, workload))
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
@@ -52,10 +52,14 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _without_a_warning_of_norms() -> Iterator[None]:
-    """LN_TUNING wraps any layer, and warns of each RMSNorm that it may not know it (peft 0.21, tuners_utils.py)."""
+def _without_its_warnings() -> Iterator[None]:
+    """LN_TUNING wraps any layer, and warns of each RMSNorm that it may not know it; LoRA turns Conv1D's flag itself.
+
+    Source: peft 0.21, tuners_utils.py, tuners/lora/model.py.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+        for message in ("Unsupported layer type", "fan_in_fan_out is set to"):
+            warnings.filterwarnings("ignore", message, UserWarning)
         yield
 
 
