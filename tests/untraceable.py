@@ -37,6 +37,10 @@ def _eager_only(case: Case) -> bool:
     return label(case, "model").startswith("bloom") and not {"auto", "eager"} & set(case)
 
 
+def _no_token_left(case: Case) -> bool:
+    return {"flash", "padded", "batch-1", "len-1"} <= set(case)
+
+
 def _flash_over_fp32(case: Case) -> bool:
     return "sdpa-flash" in case and _raised(case) and not _under_autocast(case)
 
@@ -70,6 +74,7 @@ def _not_of_the_cpu(case: Case) -> bool:
 
 REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _eager_only,
+    "a padded batch of one token has none left for the flash-attn library": _no_token_left,
     "the flash kernel takes no fp32, which k-bit preparation makes of all that is not packed": _flash_over_fp32,
     "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,

@@ -170,7 +170,12 @@ def attention(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c:
     if m.declaring:
         out = transpose(q, 1, 2)
     elif m.attention.implementation == "flash_attention_2":
-        out = blocks.flash_attention_2(m, q, k, v, given.mask, given.places)
+        q, k, v = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
+        if q.dtype == "fp32":  # each lets go of what it was
+            q = cast(q, m.attention.flash_dtype)
+            k = cast(k, m.attention.flash_dtype)
+            v = cast(v, m.attention.flash_dtype)
+        out = blocks.flash_by_position(m, q, k, v, given.mask, given.places)
     elif m.attention.implementation == "sdpa":
         out = blocks.scaled_dot_product_attention(m, q, k, v, given.mask, gqa=False)
         out = transpose(out, 1, 2)

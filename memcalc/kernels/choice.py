@@ -24,6 +24,7 @@ class Attention(NamedTuple):
     masked: bool
     causal: bool
     dropout: float
+    gqa: bool  # whether the caller says that fewer key heads are meant (enable_gqa)
 
 
 def sdpa_kernel(
@@ -40,6 +41,7 @@ def sdpa_kernel(
     causal: bool,
     pinned: str | None = None,
     dropout: float = 0.0,
+    gqa: bool = True,
 ) -> str:
     """The kernel taken: flash, efficient, cudnn or math.
 
@@ -48,7 +50,7 @@ def sdpa_kernel(
     (ATen/Context.h, sdp_priority_order) and is never reached.
     Raises: InvalidWorkload where `pinned` cannot run; the remedy is another kernel, or none pinned.
     """
-    call = Attention(dtype, training, q_len, k_len, head_dim, heads, kv_heads, masked, causal, dropout)
+    call = Attention(dtype, training, q_len, k_len, head_dim, heads, kv_heads, masked, causal, dropout, gqa)
     if pinned is not None:
         reason = _REFUSALS[pinned](gpu, call) if pinned in _REFUSALS else None
         if reason is not None:
@@ -118,6 +120,9 @@ def _cudnn_refuses(gpu: Gpu, call: Attention) -> str | None:
 
 
 def _heads_refuse(call: Attention) -> str | None:
+    """check_batch_size_and_num_heads_dense (sdp_utils_cpp.h)."""
+    if call.heads != call.kv_heads and not call.gqa:
+        return f"is not told of GQA: it takes as many key heads as query heads, not {call.kv_heads} and {call.heads}"
     if call.heads % call.kv_heads:
         return f"takes a number of key heads that divides that of query heads, not {call.kv_heads} and {call.heads}"
     return None

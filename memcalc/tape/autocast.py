@@ -59,7 +59,7 @@ def upper(x: Tensor) -> Tensor:
 
 def _cast(x: Tensor, dtype: str) -> Tensor:
     before = x.data.dtype
-    of_a_weight = tape.timeline.categories[x.data.storage.row] in ("weights", "adapter")
+    of_a_weight = not x.data.is_view and tape.timeline.categories[x.data.storage.row] in ("weights", "adapter")
 
     def backward(g: Array) -> list[Array]:
         return [like(g, "to", before)]

@@ -420,10 +420,8 @@ def scaled_dot_product_attention(
 def _by_kernel(
     m: "Builder", run: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, gqa: bool
 ) -> Tensor:
-    if not gqa and k.shape[1] != q.shape[1] and run.pinned in (None, "math"):
-        m.kernels_taken["math"] = None
-        return math_attention(m, q, k, v, mask, gqa=False)
-    kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=wants(q) or wants(k) or wants(v))
+    training = wants(q) or wants(k) or wants(v)
+    kernel = fused.kernel_for(run, q, k, masked=mask is not None, training=training, gqa=gqa)
     m.kernels_taken[kernel] = None
     if kernel == "flash":
         return fused.flash(run, q, k, v)
@@ -431,7 +429,7 @@ def _by_kernel(
         return fused.efficient(run, q, k, v, mask)
     if kernel == "cudnn":
         return fused.cudnn(q, k, v, mask)
-    return math_attention(m, q, k, v, mask)
+    return math_attention(m, q, k, v, mask, gqa=gqa)
 
 
 def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, *, gqa: bool = True) -> Tensor:
@@ -483,11 +481,21 @@ def flash_attention_2(
     """
     by_position = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
     q_half, k_half, v_half = (cast(x, m.attention.flash_dtype) if q.dtype == "fp32" else x for x in by_position)
+    return flash_by_position(m, q_half, k_half, v_half, mask, places)
+
+
+def flash_by_position(
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None
+) -> Tensor:
+    """_flash_attention_forward: half-precision q, k, v (b, s, heads, d) -> (b, s, heads, d).
+
+    Source: as `flash_attention_2`.
+    """
     if mask is not None:
-        return packing.flash_over_padding(m.attention, q_half, k_half, v_half, mask)
+        return packing.flash_over_padding(m.attention, q, k, v, mask)
     if q.shape[0] == 1 and places is not None and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
-    return fused.flash_library(m.attention, q_half, k_half, v_half)
+    return fused.flash_library(m.attention, q, k, v)
 
 
 def _look_for_packed_rows(s: int) -> None:

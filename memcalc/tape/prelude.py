@@ -6,7 +6,7 @@ eager_mask, flash_attention_mask).
 
 from dataclasses import dataclass, field
 
-from memcalc.tape.tape import Array, Tensor, new, record
+from memcalc.tape.tape import Array, Tensor, new, on_cuda, record
 
 
 @dataclass(slots=True)
@@ -31,7 +31,8 @@ class Cache:
 
         Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
         """
-        size = new((), "int64", "to") if self.windows and self.windows[len(self.kept)] else None
+        window = self.windows[len(self.kept)] if self.windows else 0
+        size = new((), "int64", "to") if window and on_cuda() else None  # made on the host
         joined = _joined(k), _joined(v)
         self.kept.append((size, joined))
         return joined

@@ -52,6 +52,7 @@ class Chooser:
             causal=is_causal,
             pinned=self.pinned,
             dropout=dropout_p,
+            gqa=enable_gqa,
         )
         self.taken[kernel] = None
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale

@@ -28,7 +28,7 @@ class Chooser(Protocol):
     def training(self) -> bool: ...
 
 
-def kernel_for(run: Chooser, q: Tensor, k: Tensor, *, masked: bool, training: bool) -> str:
+def kernel_for(run: Chooser, q: Tensor, k: Tensor, *, masked: bool, training: bool, gqa: bool = True) -> str:
     """The kernel that CUDA would take: flash, efficient, cudnn or math."""
     return kernels.sdpa_kernel(
         run.gpu,
@@ -42,6 +42,7 @@ def kernel_for(run: Chooser, q: Tensor, k: Tensor, *, masked: bool, training: bo
         masked=masked,
         causal=not masked and q.shape[2] > 1,
         pinned=run.pinned,
+        gqa=gqa,
     )
 
 
