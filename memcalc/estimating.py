@@ -24,7 +24,7 @@ from memcalc.repeating import repeated
 from memcalc.step.declaring import Architecture, declare
 from memcalc.step.loading import FOUR_BIT, Loaded, load
 from memcalc.step.loops import Inference, Training
-from memcalc.tape import blocks
+from memcalc.tape import attending
 from memcalc.tape.builder import Builder
 from memcalc.tape.tape import tape
 from memcalc.timeline import Timeline
@@ -137,7 +137,7 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: Architecture) -> Builder:
+def _builder(w: Workload, c: Config, attention: attending.Attention, architecture: Architecture) -> Builder:
     checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
     if w.checkpointing:
         checkpointing = "reentrant" if w.reentrant else "non-reentrant"
@@ -155,7 +155,7 @@ def _builder(w: Workload, c: Config, attention: blocks.Attention, architecture: 
     )
 
 
-def _attention(w: Workload, c: Config, family: Family) -> blocks.Attention:
+def _attention(w: Workload, c: Config, family: Family) -> attending.Attention:
     """transformers' implementation: its own choice, or the one asked for where the model offers it."""
     asked = {"auto": family.ATTENTIONS[0], "eager": "eager", "flash": "flash_attention_2"}.get(w.attention, "sdpa")
     if w.device == "cpu" and w.attention == "auto":
@@ -164,7 +164,7 @@ def _attention(w: Workload, c: Config, family: Family) -> blocks.Attention:
         offered = ", ".join(_implementation_name(name) for name in family.ATTENTIONS)
         raise InvalidWorkload(f"--attention {w.attention}: {c.model_type} models offer {offered} only")
     half = w.dtype if w.amp == "none" else w.amp
-    return blocks.Attention(asked, w.gpu, _PINNED.get(w.attention), c.attention_dropout, w.training, half)
+    return attending.Attention(asked, w.gpu, _PINNED.get(w.attention), c.attention_dropout, w.training, half)
 
 
 def _implementation_name(implementation: str) -> str:

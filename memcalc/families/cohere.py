@@ -8,7 +8,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, read_decoder, whole_pairs
-from memcalc.tape import blocks
+from memcalc.tape import blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.views import by_head, transpose
@@ -52,14 +52,14 @@ def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """apply_rotary_pos_emb: neighbours are turned, in fp32."""
     q_wide, k_wide = cast(q, "fp32"), cast(k, "fp32")
-    q_embed, k_embed = blocks.apply_rotary(q_wide, k_wide, cos, sin, paired=True)
+    q_embed, k_embed = rotary.apply_rotary(q_wide, k_wide, cos, sin, paired=True)
     return cast(q_embed, q.dtype), cast(k_embed, k.dtype)
 
 
 forward = partial(
     llama.forward,
     p=llama.Parts(
-        turn=llama.turn_by(blocks.paired_rotary), layer=layer, norm=norm, project=project, rotate=rotate,
+        turn=llama.turn_by(rotary.paired_rotary), layer=layer, norm=norm, project=project, rotate=rotate,
         rescale=lambda _: (scale,),
     ),
 )  # fmt: skip

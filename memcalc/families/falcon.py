@@ -10,7 +10,7 @@ from memcalc.errors import InvalidWorkload
 from memcalc.families import llama
 from memcalc.families.bloom import slopes_of
 from memcalc.families.config import Config, Defaults, Keys, read_decoder, whole_pairs
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, scaled_in_place
 from memcalc.tape.ops.loss import softmax_to
@@ -163,7 +163,7 @@ def attention(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c:
     q, k, v = split_heads(fused, c)
     q, k, v = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
     if alibi is None:
-        q, k = blocks.apply_rotary(q, k, given.cos, given.sin)
+        q, k = rotary.apply_rotary(q, k, given.cos, given.sin)
     if given.cache is not None:
         k, v = given.cache.update(k, v)
     probabilities: list[Tensor] = []
@@ -175,18 +175,18 @@ def attention(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c:
             q = cast(q, m.attention.flash_dtype)
             k = cast(k, m.attention.flash_dtype)
             v = cast(v, m.attention.flash_dtype)
-        out = blocks.flash_by_position(m, q, k, v, given.mask, given.places)
+        out = attending.flash_by_position(m, q, k, v, given.mask, given.places)
     elif m.attention.implementation == "sdpa":
-        out = blocks.scaled_dot_product_attention(m, q, k, v, given.mask, gqa=False)
+        out = attending.scaled_dot_product_attention(m, q, k, v, given.mask, gqa=False)
         out = transpose(out, 1, 2)
     elif alibi is not None:
         out, weights, *_held = attention_by_alibi(m, q, k, v, given.mask, alibi, x.dtype)
         probabilities = [weights]
     else:
-        scores = scaled_in_place(blocks.matmul(q, transpose(k, 2, 3)))
+        scores = scaled_in_place(attending.matmul(q, transpose(k, 2, 3)))
         assert given.mask is not None, "eager attention always gets one"
         scores = softmax_to(add(scores, Tensor(given.mask)), x.dtype)
-        out = transpose(blocks.matmul(scores, v), 1, 2)
+        out = transpose(attending.matmul(scores, v), 1, 2)
         probabilities = [scores]
     out = reshape(out, (b, s, c.hidden))
     out = m.linear(out, "dense", c.hidden, c.attention_bias, "matmul")
@@ -201,12 +201,12 @@ def attention_by_alibi(
     Then what FalconAttention.forward keeps names for.
     """
     assert mask is not None, "eager attention always gets one"
-    product = blocks.matmul(q, transpose(k, 2, 3))
+    product = attending.matmul(q, transpose(k, 2, 3))
     scores = cast(product, "fp32")
     logits = scaled_in_place(add(scores, Tensor(alibi)))
     probabilities = softmax_to(add(logits, Tensor(mask)), dtype)
     probabilities = dropout(probabilities, m.attention.dropout if m.training else 0.0)
-    out = blocks.matmul(probabilities, v)
+    out = attending.matmul(probabilities, v)
     return transpose(out, 1, 2), probabilities, product, scores, logits
 
 

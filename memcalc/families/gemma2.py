@@ -9,7 +9,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import gemma, llama
 from memcalc.families.config import Config, Defaults, Keys, layer_windows, read_decoder
-from memcalc.tape import blocks
+from memcalc.tape import attending
 
 MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYERS, llama.HEAD
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -36,9 +36,9 @@ def capped(c: Config, key: str, *, default: bool) -> bool:
     return c.fields.raw(key) is not None if key in c.fields else default
 
 
-def rescale(c: Config) -> blocks.Steps:
+def rescale(c: Config) -> attending.Steps:
     """The logits' soft cap."""
-    return blocks.SOFTCAP if capped(c, "final_logit_softcapping", default=True) else ()
+    return attending.SOFTCAP if capped(c, "final_logit_softcapping", default=True) else ()
 
 
 forward = partial(llama.forward, p=llama.Parts(embed=gemma.embed, norm=gemma.norm, norms=NORMS, rescale=rescale))

@@ -9,7 +9,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import gemma, gemma2, llama
 from memcalc.families.config import Config, layer_windows, read_decoder
-from memcalc.tape import blocks
+from memcalc.tape import attending, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.tape import Array, Tensor
 
@@ -38,13 +38,13 @@ def turn(m: Builder, dtype: str, places: Array, c: Config) -> dict[int, tuple[Te
     """Cosine and sine for each kind of layer that there is."""
     kinds = {window: "sliding_attention_" if window else "full_attention_" for window in sorted(set(c.windows))}
     return {
-        window: m.call("rotary_emb", blocks.rotary, dtype, places, c.head_dim, kind) for window, kind in kinds.items()
+        window: m.call("rotary_emb", rotary.rotary, dtype, places, c.head_dim, kind) for window, kind in kinds.items()
     }
 
 
-def rescale(c: Config) -> blocks.Steps:
+def rescale(c: Config) -> attending.Steps:
     """The logits' soft cap, where one is set."""
-    return blocks.SOFTCAP if gemma2.capped(c, "final_logit_softcapping", default=False) else ()
+    return attending.SOFTCAP if gemma2.capped(c, "final_logit_softcapping", default=False) else ()
 
 
 forward = partial(

@@ -9,7 +9,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import llama, phi3
 from memcalc.families.config import Config, Defaults, read_decoder, rotary_dim
-from memcalc.tape import blocks
+from memcalc.tape import rotary
 
 MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYERS, llama.HEAD
 LAYER_MODULES = (
@@ -31,7 +31,7 @@ forward = partial(
     llama.forward,
     p=llama.Parts(
         norms=("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
-        rotate=partial(blocks.apply_neox_rotary, paired=True),
+        rotate=partial(rotary.apply_neox_rotary, paired=True),
         mlp=phi3.mlp,
     ),
 )

@@ -8,7 +8,7 @@ from typing import Literal
 from memcalc.catalog.find import Model
 from memcalc.errors import NotModelled
 from memcalc.families.config import Config, Defaults, Keys, read_decoder
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.loss import softmax
@@ -101,7 +101,7 @@ def attention(
     q = heads(q, c.head_dim)
     if cache is not None:
         k, v = cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, mask, places, eager_attention)
+    out, weights = attending.attention(m, q, k, v, mask, places, eager_attention)
     out = m.linear(out, "c_proj", c.hidden, bias=True, kind="conv1d")
     out = dropout(out, c.hidden_dropout if m.training else 0.0)
     return out, weights
@@ -109,13 +109,13 @@ def attention(
 
 def eager_attention(m: Builder, q: Tensor, k: Tensor, v: Tensor, mask: Array | None) -> tuple[Tensor, Tensor]:
     """eager_attention_forward: softmax in the scores' own dtype, the output not laid out anew."""
-    weights = scale(blocks.matmul(q, transpose(k, 2, 3)))
+    weights = scale(attending.matmul(q, transpose(k, 2, 3)))
     if mask is not None:
         weights = add(weights, Tensor(mask))
     weights = softmax(weights)
     weights = cast(weights, v.dtype)
     weights = dropout(weights, m.attention.dropout if m.training else 0.0)
-    out = blocks.matmul(weights, v)
+    out = attending.matmul(weights, v)
     out = transpose(out, 1, 2)
     return out, weights
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from memcalc.catalog.find import Model
 from memcalc.families import gpt2
 from memcalc.families.config import Config, read_decoder
-from memcalc.tape import blocks
+from memcalc.tape import attending
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import by_head, heads, split, transpose, view
@@ -67,7 +67,7 @@ def attention(
     q, k, v = _projected(m, x, c)
     if cache is not None:
         k, v = cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, mask, None)
+    out, weights = attending.attention(m, q, k, v, mask, None)
     out = m.linear(out, "c_proj", c.hidden, bias=True)
     out = dropout(out, c.hidden_dropout if m.training else 0.0)
     return out, weights

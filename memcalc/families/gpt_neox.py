@@ -8,7 +8,7 @@ from dataclasses import replace
 from memcalc.catalog.find import Model
 from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, Keys, read_decoder, rotary_dim
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import by_head, split, transpose
@@ -57,10 +57,10 @@ def attention(m: Builder, x: Tensor, given: llama.Given, c: Config) -> tuple[Ten
     """GPTNeoXAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
     qkv = transpose(by_head(m.linear(x, "query_key_value", 3 * c.hidden, c.attention_bias), 3 * c.head_dim), 1, 2)
     q, k, v = split(qkv, 3 * (c.head_dim,), 3)
-    q, k = blocks.apply_neox_rotary(q, k, given.cos, given.sin)
+    q, k = rotary.apply_neox_rotary(q, k, given.cos, given.sin)
     if given.cache is not None:
         k, v = given.cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, given.mask, given.places)
+    out, weights = attending.attention(m, q, k, v, given.mask, given.places)
     out = m.linear(out, "dense", c.hidden, c.attention_bias)
     return out, weights
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from memcalc.errors import NotModelled
 from memcalc.families.config import Config, read_llama_like
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import heads
@@ -36,7 +36,7 @@ class Given(NamedTuple):
     sin: Tensor
 
 
-FREQUENCIES = {"longrope": blocks.longrope_frequencies, "dynamic": blocks.dynamic_frequencies}  # chosen in each forward
+FREQUENCIES = {"longrope": rotary.longrope_frequencies, "dynamic": rotary.dynamic_frequencies}  # chosen in each forward
 
 
 def embed(m: Builder, ids: Array, c: Config) -> Tensor:
@@ -83,8 +83,8 @@ def attention(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> tup
     q, k = p.rotate(q, k, given.cos, given.sin)
     if given.cache is not None:
         k, v = given.cache.update(k, v)
-    eager = blocks.capped_eager_attention if c.softcap else None
-    out, weights = blocks.attention(m, q, k, v, given.mask, given.places, eager)
+    eager = attending.capped_eager_attention if c.softcap else None
+    out, weights = attending.attention(m, q, k, v, given.mask, given.places, eager)
     out = m.linear(out, "o_proj", c.hidden, c.output_bias)
     out = dropout(out, c.output_dropout if m.training else 0.0)
     return out, weights
@@ -108,7 +108,7 @@ def join(m: Builder, residual: Tensor, x: Tensor, c: Config) -> Tensor:
     return add(residual, x)
 
 
-def rescale(c: Config) -> blocks.Steps:
+def rescale(c: Config) -> attending.Steps:
     """Steps that the logits go through: none."""
     return ()
 
@@ -122,17 +122,17 @@ class Parts(NamedTuple):
     """What a family that follows Llama may write in its own way."""
 
     embed: Callable[[Builder, Array, Config], Tensor] = embed
-    turn: Turn = turn_by(blocks.rotary)  # cosine and sine, by the layers' window
+    turn: Turn = turn_by(rotary.rotary)  # cosine and sine, by the layers' window
     layer: Layer = layer
     norm: Callable[[Builder, Tensor, str], Tensor] = Builder.rms_norm
     last_norm: str = "norm"
     norms: tuple[str, str, str, str] = ("input_layernorm", "", "post_attention_layernorm", "")
     attention: Attention = attention
     project: Callable[[Builder, Tensor, Config], tuple[Tensor, ...]] = project
-    rotate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = blocks.apply_rotary
+    rotate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = rotary.apply_rotary
     mlp: Callable[[Builder, Tensor, Config], Tensor] = mlp
     join: Callable[[Builder, Tensor, Tensor, Config], Tensor] = join
-    rescale: Callable[[Config], blocks.Steps] = rescale
+    rescale: Callable[[Config], attending.Steps] = rescale
 
 
 LLAMA = Parts()

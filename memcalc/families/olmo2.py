@@ -8,7 +8,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, read_decoder, whole_pairs
-from memcalc.tape import blocks
+from memcalc.tape import blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.views import heads
@@ -37,21 +37,21 @@ def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:
     return heads(q, c.head_dim), heads(k, c.head_dim), heads(v, c.head_dim)
 
 
-def rotary(m: Builder, dtype: str, places: Array, dim: int) -> tuple[Tensor, Tensor]:
+def fp32_rotary(m: Builder, dtype: str, places: Array, dim: int) -> tuple[Tensor, Tensor]:
     """Olmo2RotaryEmbedding: cosine and sine stay in fp32."""
-    return blocks.rotary(m, "fp32", places, dim)
+    return rotary.rotary(m, "fp32", places, dim)
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """apply_rotary_pos_emb: cast back at its end."""
-    q_embed, k_embed = blocks.apply_rotary(q, k, cos, sin)
+    q_embed, k_embed = rotary.apply_rotary(q, k, cos, sin)
     return cast(q_embed, q.dtype), cast(k_embed, k.dtype)
 
 
 forward = partial(
     llama.forward,
     p=llama.Parts(
-        turn=llama.turn_by(rotary),
+        turn=llama.turn_by(fp32_rotary),
         norm=norm,
         norms=("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
         project=project,

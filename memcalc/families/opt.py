@@ -8,7 +8,7 @@ from dataclasses import replace
 from memcalc.catalog.find import Model
 from memcalc.errors import NotModelled
 from memcalc.families.config import Config, Defaults, Keys, read_decoder
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout, scale
 from memcalc.tape.ops.views import heads, reshape, view
@@ -132,6 +132,6 @@ def attention(
     k, v = heads(k, c.head_dim), heads(v, c.head_dim)
     if cache is not None:
         k, v = cache.update(k, v)
-    out, weights = blocks.attention(m, q, k, v, mask, places)
+    out, weights = attending.attention(m, q, k, v, mask, places)
     out = m.linear(out, "out_proj", c.hidden, c.output_bias)
     return out, weights

@@ -9,7 +9,7 @@ from functools import partial
 from memcalc.catalog.find import Model
 from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, Keys, one_window, read_decoder, rotary_dim
-from memcalc.tape import blocks
+from memcalc.tape import blocks, rotary
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import heads, narrow
@@ -47,4 +47,4 @@ def join(m: Builder, residual: Tensor, x: Tensor, c: Config) -> Tensor:
     return add(residual, dropout(x, c.hidden_dropout if m.training else 0.0))
 
 
-forward = partial(llama.forward, p=llama.Parts(project=project, rotate=blocks.apply_partial_rotary, mlp=mlp, join=join))
+forward = partial(llama.forward, p=llama.Parts(project=project, rotate=rotary.apply_partial_rotary, mlp=mlp, join=join))

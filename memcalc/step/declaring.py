@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.methods.base import Anatomy, Method
-from memcalc.tape import blocks
+from memcalc.tape import attending
 from memcalc.tape.builder import Adapter, Builder, Declared
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import new, tape
@@ -41,7 +41,7 @@ def parameter_order(model: Architecture) -> list[str]:
     return order + [name for names in following.values() for name in names]  # of a head without a weight of its own
 
 
-def declare(family: Family, c: Config, method: Method, attention: blocks.Attention) -> Architecture:
+def declare(family: Family, c: Config, method: Method, attention: attending.Attention) -> Architecture:
     """Run one layer's forward on a throw-away timeline, first without the method, then under it.
 
     Under a method that does not the same to all layers, all of them are run.
@@ -59,7 +59,7 @@ def declare(family: Family, c: Config, method: Method, attention: blocks.Attenti
 
 
 def _declare_once(
-    family: Family, c: Config, method: Method, attention: blocks.Attention, targets: frozenset[str], layers: int = 1
+    family: Family, c: Config, method: Method, attention: attending.Attention, targets: frozenset[str], layers: int = 1
 ) -> Builder:
     tape.start(Timeline(), 0)
     m = Builder(method, layers, attention, targets, declaring=True)

@@ -8,7 +8,7 @@ So a parameter is described in one place: where the forward uses it.
 from collections.abc import Callable, Iterable
 from typing import Concatenate, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from memcalc.tape import blocks
+from memcalc.tape import attending, blocks
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import cast, mul
@@ -59,7 +59,7 @@ class Builder:
         self,
         method: Hooks,
         layer_count: int,
-        attention: blocks.Attention,
+        attention: attending.Attention,
         targets: frozenset[str],
         *,
         declaring: bool,

@@ -11,7 +11,7 @@ from memcalc.catalog.find import DEFAULT_GPU, Model, find_gpu
 from memcalc.catalog.parameters import total_parameters
 from memcalc.methods.base import Method
 from memcalc.step.declaring import declare
-from memcalc.tape.blocks import Attention
+from memcalc.tape.attending import Attention
 
 
 def counted(model: Model) -> int | None:

@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 import torch
 
-from memcalc.tape import blocks
-from memcalc.tape.blocks import Attention
+from memcalc.tape import attending, blocks, rotary
+from memcalc.tape.attending import Attention
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import add
 from memcalc.tape.tape import Array, Tensor
@@ -116,7 +116,7 @@ def _repeat(x: torch.Tensor) -> Any:
 
 def _eager_here(dropout: float = 0.0, *, softcap: bool = False) -> Any:
     def run(q: Tensor, k: Tensor, v: Tensor, mask: Array | None = None) -> Tensor:
-        return blocks.eager_attention(_builder("eager", dropout), q, k, v, mask, softcap=softcap)[0]
+        return attending.eager_attention(_builder("eager", dropout), q, k, v, mask, softcap=softcap)[0]
 
     return run
 
@@ -134,7 +134,7 @@ def _eager(dropout: float = 0.0, *, softcap: bool = False) -> Any:
 
 
 def _sdpa_here(q: Tensor, k: Tensor, v: Tensor, mask: Array | None = None) -> Tensor:
-    return blocks.sdpa_attention(_builder("sdpa"), q, k, v, mask)
+    return attending.sdpa_attention(_builder("sdpa"), q, k, v, mask)
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
@@ -167,12 +167,12 @@ OPS: Final = {
         blocks.gelu_new, _activation("gelu_new"), lambda b: ((b, 5, 8),), amp="bf16", over=("fp32", "bf16")
     ),
     "gelu, fast": Op(blocks.gelu_fast, _activation("gelu_fast"), lambda b: ((b, 5, 8),)),
-    "rotary embedding": _rotation(blocks.apply_rotary, "llama"),
-    "rotary embedding of a part": _rotation(blocks.apply_partial_rotary, "phi3", 8),
-    "rotary embedding of all, as if a part": _rotation(blocks.apply_partial_rotary, "phi3"),
-    "rotary embedding of a part, both first": _rotation(blocks.apply_neox_rotary, "gpt_neox", 8),
-    "rotary embedding of pairs": _rotation(partial(blocks.apply_neox_rotary, paired=True), "glm4", 8),
-    "repeated heads": Op(lambda x: blocks.repeat_kv(x, 3), _repeat, lambda b: ((b, 2, 5, 8),)),
+    "rotary embedding": _rotation(rotary.apply_rotary, "llama"),
+    "rotary embedding of a part": _rotation(rotary.apply_partial_rotary, "phi3", 8),
+    "rotary embedding of all, as if a part": _rotation(rotary.apply_partial_rotary, "phi3"),
+    "rotary embedding of a part, both first": _rotation(rotary.apply_neox_rotary, "gpt_neox", 8),
+    "rotary embedding of pairs": _rotation(partial(rotary.apply_neox_rotary, paired=True), "glm4", 8),
+    "repeated heads": Op(lambda x: attending.repeat_kv(x, 3), _repeat, lambda b: ((b, 2, 5, 8),)),
     "eager attention": Op(_eager_here(), _eager(), _qkv, layouts=_DENSE),
     "eager attention, masked": Op(_eager_here(), _eager(), _qkv, _added, over=("bf16",), layouts=_DENSE),
     "eager attention, dropout": Op(_eager_here(0.1), _eager(0.1), _qkv, over=("bf16",), layouts=_DENSE),

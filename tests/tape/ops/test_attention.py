@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from memcalc.tape import blocks
-from memcalc.tape.blocks import Attention
+from memcalc.tape import attending
+from memcalc.tape.attending import Attention
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import attention as ops
 from memcalc.tape.ops.views import transpose
@@ -60,7 +60,7 @@ class _Model:
 
 def _math(q: Tensor, k: Tensor, v: Tensor, mask: Array | None = None, dropout: float = 0.0) -> Tensor:
     model: Any = _Model(dropout)
-    return blocks.math_attention(model, q, k, v, mask)
+    return attending.math_attention(model, q, k, v, mask)
 
 
 _CARD: Final = Attention("sdpa", GPU)
