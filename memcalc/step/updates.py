@@ -90,7 +90,7 @@ def _roots_and_numerators(groups: Groups, states_of: StatesOf) -> None:
         roots: list[Array] = []
         numerators: list[Array] = []
         for leaves in by_dtype(group):
-            roots = [_root(leaf) for leaf in leaves]
+            roots = [_root_of_sum(leaf, states_of(leaf)["sum"]) for leaf in leaves]
             numerators = [_temporary(leaf, "mul") for leaf in leaves]
         del roots, numerators
 
@@ -115,6 +115,12 @@ def _over_bias_correction(leaf: Leaf) -> Array:
 
 def _root(leaf: Leaf) -> Array:
     return _temporary(leaf, "sqrt")
+
+
+def _root_of_sum(leaf: Leaf, total: Array) -> Array:
+    """In the state's dtype: a constructor made it, and a quantized layer may have cast its bias since."""
+    tape.scope = leaf.scope
+    return like(total, "sqrt", category="workspace")
 
 
 def _temporary(leaf: Leaf, op: str) -> Array:

@@ -51,8 +51,9 @@ def conv1d(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
 
 def linear_by_hand(x: Tensor, w: Tensor) -> Tensor:
     """x @ W.T. Autocast casts the transpose, which is no leaf: the copy is not cached."""
+    turned = transpose(w, 0, 1)
     x_low = lower(x)
-    w_low = transpose(lower(transpose(w, 0, 1)), 0, 1)
+    w_low = transpose(lower(turned), 0, 1)
     return _mm(x_low, w_low)
 
 
