@@ -82,15 +82,16 @@ def peak_live(w: Workload) -> int:
     Where a step leaves more behind than the optimizer's states (an output kept until the next forward, gradients
     zeroed in place, another history), the whole run is written.
     """
-    family, c = family_of(w)
-    steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
-    alike = c.layers_alike and w.method.layers_alike
-    if c.layers <= DEPTH or not alike or not (steady or not w.training):
-        timeline, _, _ = write(w, family, c)
-        return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
-    timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
-    round_to = 512 if w.device == "cuda" else 1
-    return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
+    with _without_collector():
+        family, c = family_of(w)
+        steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
+        alike = c.layers_alike and w.method.layers_alike
+        if c.layers <= DEPTH or not alike or not (steady or not w.training):
+            timeline, _, _ = write(w, family, c)
+            return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
+        timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
+        round_to = 512 if w.device == "cuda" else 1
+        return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
 
 
 def write(
