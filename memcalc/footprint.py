@@ -56,6 +56,12 @@ class Footprint:
     outcome: str | None = None  # profile: ok, out_of_memory, crashed, timeout
     measured: Mapping[str, Any] = field(default_factory=dict)  # profile: what only a device can tell
 
+    @property
+    def held(self) -> int:
+        """Bytes that the device must hold: what is reserved, or on the CPU, which reserves nothing, allocated."""
+        level = self.peak_allocated if self.peak_reserved is None else self.peak_reserved
+        return level or 0
+
     def fits(self, gpu: str) -> bool:
         """Whether the run fits on `gpu` (a catalog name, or a size such as "24GiB")."""
         return self.margin(gpu) >= 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from memcalc.footprint import Footprint
 from memcalc.planning.levers import LEVERS, PRICES, Effect, Lever, pulled
@@ -12,6 +13,7 @@ def _price(lever: Lever) -> int:
     return PRICES.index(lever.price)
 
 
+_held = attrgetter("held")
 _CHEAPEST_FIRST = sorted(LEVERS, key=_price)
 
 
@@ -35,19 +37,15 @@ def advise(w: Workload, base: Footprint) -> Advice:
     smallest = base
     for lever in _CHEAPEST_FIRST:
         for effect in pulled(w, base, lever):
-            smallest = min(smallest, effect.footprint, key=_reserved)
+            smallest = min(smallest, effect.footprint, key=_held)
             if effect.footprint.fits(gpu):
                 singles.append(effect)
                 break
     dearest = _price(singles[0].lever) if singles else len(PRICES)
     taken = _taken(w, base, gpu, [lever for lever in _CHEAPEST_FIRST if _price(lever) < dearest])
-    smallest = min((smallest, *(effect.footprint for effect in taken)), key=_reserved)
+    smallest = min((smallest, *(effect.footprint for effect in taken)), key=_held)
     enough = bool(taken) and taken[-1].footprint.fits(gpu)
     return Advice(tuple(singles), tuple(_needed(w, base, taken, gpu)) if enough else (), smallest)
-
-
-def _reserved(footprint: Footprint) -> int:
-    return footprint.peak_reserved or 0
 
 
 def _taken(w: Workload, base: Footprint, gpu: str, levers: Iterable[Lever]) -> list[Effect]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.estimating import estimate
 from memcalc.footprint import Footprint
+from memcalc.importers import peft
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.workload import Workload
 
@@ -41,8 +42,6 @@ class Effect:
 
 def changed(w: Workload, options: Options) -> Workload:
     """The workload with some options changed; raises InvalidWorkload where they cannot go with the others."""
-    from memcalc.importers import peft
-
     dropped = w.method.options() if "method" in options else {}
     return peft.from_json({**{name: value for name, value in w.to_json().items() if name not in dropped}, **options})
 
@@ -64,14 +63,7 @@ def pulled(w: Workload, base: Footprint, lever: Lever) -> Iterator[Effect]:
             footprint = estimate(other)
         except (InvalidWorkload, NotModelled):
             continue
-        yield Effect(lever, options, other, footprint, _level(base) - _level(footprint), flags(_said(w, options)))
-
-
-def _level(footprint: Footprint) -> int:
-    """What is saved or lost: reserved memory, or on the CPU what is allocated."""
-    level = footprint.peak_allocated if footprint.peak_reserved is None else footprint.peak_reserved
-    assert level is not None
-    return level
+        yield Effect(lever, options, other, footprint, base.held - footprint.held, flags(_said(w, options)))
 
 
 def _said(w: Workload, options: Options) -> Options:

@@ -25,12 +25,12 @@ def waterfall(base: "Footprint", effects: "list[Effect]", gpu: str | None) -> Te
 
 
 def _rows(base: "Footprint", effects: "list[Effect]", gpu: str | None) -> Iterator[Text]:
-    widest = max(_level(footprint) for footprint in (base, *(effect.footprint for effect in effects)))
+    widest = max(footprint.held for footprint in (base, *(effect.footprint for effect in effects)))
     yield Text(f"{'One change at a time':<32}{'reserved':>11}{'saves':>12}", style="bold")
-    yield _row("as it is", _level(base), None, _bar(_level(base), _level(base), widest), _fits(base, gpu))
+    yield _row("as it is", base.held, None, _bar(base.held, base.held, widest), _fits(base, gpu))
     for effect in effects:
-        level = _level(effect.footprint)
-        bar = _bar(level, _level(base), widest)
+        level = effect.footprint.held
+        bar = _bar(level, base.held, widest)
         yield _row(effect.lever.name, level, effect.saved, bar, _fits(effect.footprint, gpu))
         yield _how(effect)
 
@@ -57,7 +57,7 @@ def _advice(ways: "Advice", gpu: str) -> Iterator[Text]:
 
 def _step(effect: "Effect", spare: int) -> Iterator[Text]:
     after = f"{gib(spare)} to spare" if spare >= 0 else f"{gib(-spare)} too much"
-    yield Text(f"  {effect.lever.name:<32}{gib(_level(effect.footprint)):>11}  {after}")
+    yield Text(f"  {effect.lever.name:<32}{gib(effect.footprint.held):>11}  {after}")
     yield _how(effect)
 
 
@@ -78,8 +78,3 @@ def _bar(level: int, base: int, widest: int) -> Text:
 
 def _fits(footprint: "Footprint", gpu: str | None) -> str:
     return " fits" if gpu is not None and footprint.fits(gpu) else ""
-
-
-def _level(footprint: "Footprint") -> int:
-    level = footprint.peak_allocated if footprint.peak_reserved is None else footprint.peak_reserved
-    return level or 0
