@@ -8,7 +8,7 @@ from math import prod
 
 from memcalc import kernels
 from memcalc.tape.ops.attention import Chooser, cut, widened
-from memcalc.tape.ops.views import reshape, view
+from memcalc.tape.ops.views import indexed, reshape, view
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
 
 
@@ -34,24 +34,8 @@ def _where(mask: Array) -> tuple[Array, Array]:
 
 
 def _tokens(x: Tensor, indices: Array) -> Tensor:
-    """(b, s, …) -> the rows of (b * s, …) at `indices`: a copy.
-
-    Saves: indices. Backward allocates: zeros of the full size, filled in place.
-    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, index_backward.
-    """
-    flat = reshape(x, (prod(x.shape[:2]), *x.shape[2:]))
-    full, dtype = flat.shape, x.dtype
-    out = new((*indices.shape, *full[1:]), dtype, "index")
-    kept = save(indices) if wants(flat) else None
-
-    def backward(g: Array) -> list[Array]:
-        assert kept is not None
-        held = kept.get()
-        gradient = new(full, dtype, "new_zeros")
-        del held
-        return [gradient]
-
-    return record(out, (flat,), backward)
+    """(b, s, …) -> the rows of (b * s, …) at `indices`: a copy."""
+    return indexed(reshape(x, (prod(x.shape[:2]), *x.shape[2:])), indices, 0)
 
 
 def _placed(x: Tensor, indices: Array, rows: int) -> Tensor:

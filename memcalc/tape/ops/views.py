@@ -125,13 +125,17 @@ def narrow(x: Tensor, dim: int, length: int) -> Tensor:
 
 
 def pick(x: Tensor, dim: int) -> Tensor:
-    """One entry of one dim, which stays as size 1, by a list of indices: a copy.
+    """One entry of one dim, which stays as size 1, by a list of indices, which is made a tensor: a copy."""
+    return indexed(x, new((1,), "int64", "index"), dim)
 
-    Allocates: the index, and the output. Saves: the index. Backward allocates: a zeroed block of the full shape.
+
+def indexed(x: Tensor, index: Array, dim: int) -> Tensor:
+    """The entries of one dim at `index` (n,): a copy, in which that dim is n.
+
+    Saves: the index. Backward allocates: a zeroed block of the full shape, filled in place.
     Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, index_backward.
     """
     full, dtype = x.shape, x.dtype
-    index = new((1,), "int64", "index")
     kept = save(index) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
@@ -141,7 +145,7 @@ def pick(x: Tensor, dim: int) -> Tensor:
         del held
         return [gradient]
 
-    return record(new((*full[:dim], 1, *full[dim + 1 :]), dtype, "index"), (x,), backward)
+    return record(new((*full[:dim], *index.shape, *full[dim + 1 :]), dtype, "index"), (x,), backward)
 
 
 def every_second(x: Tensor) -> Tensor:

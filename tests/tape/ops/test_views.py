@@ -56,6 +56,10 @@ OPS: Final = {
     "pick, and more": Op(
         lambda x: silu(ops.pick(x, 2)), lambda x: torch.nn.functional.silu(x[:, :, [0]]), _heads, views=False
     ),
+    "indexed, and more": Op(
+        lambda x, index: silu(ops.indexed(x, index, 0)), lambda x, index: torch.nn.functional.silu(x[index]), _heads,
+        lambda b: (((3,), "int64"),), layouts=("contiguous", "leaf"), views=False,  # tokens, end to end
+    ),
     "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads, views=False),
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
