@@ -5,7 +5,7 @@ net change D and a highest level H above its start, r passes reach max(0, (r - 1
 is extrapolated: the result is the written-out run's, byte for byte.
 """
 
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 
 from memcalc.sections import sections
 from memcalc.timeline import Timeline
@@ -20,28 +20,18 @@ def peak_at_depth(timeline: Timeline, layers: str, depth: int, round_to: int) ->
     `layers` is the path of the repeated layers ("model.layers"); what happens in the phase "history" does not count.
     """
     sizes = [-(-nbytes // round_to) * round_to for nbytes in timeline.nbytes]
+    steps = [sizes[event] if event >= 0 else -sizes[~event] for event in timeline.events]
     homes = sections(timeline, layers, DEPTH)
     history = _history(timeline)
-    repeats = depth - (DEPTH - 1)
-    live = peak = 0
-    change = highest = 0  # of the pass over the middle layer under way
-    inside = False
-    for at, (event, home) in enumerate(zip(timeline.events, homes, strict=True)):
-        step = sizes[event] if event >= 0 else -sizes[~event]
-        if home == _MIDDLE:
-            if not inside:
-                inside, change, highest = True, 0, 0
-            change += step
-            highest = max(highest, change)
-            continue
-        if inside:
-            inside = False
-            if at not in history:
-                peak = max(peak, live + max(0, (repeats - 1) * change) + highest)
-            live += repeats * change
-        live += step
-        if live > peak and at not in history:
-            peak = live
+    live = peak = at = 0
+    for until, counts in ((history.start, True), (history.stop, False), (len(steps), True)):
+        for home, run in groupby(homes[at:until]):
+            start, at = at, at + sum(1 for _ in run)
+            changes = steps[start:at]
+            change, passes = sum(changes), depth - (DEPTH - 1) if home == _MIDDLE else 1
+            if counts:
+                peak = max(peak, live + max(0, (passes - 1) * change) + max(accumulate(changes)))
+            live += passes * change
     return peak
 
 

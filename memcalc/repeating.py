@@ -6,7 +6,7 @@ that was not written; what it frees is a block of its own, or the same block of 
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import count, groupby
 
 from memcalc.sections import layers_of, sections
 from memcalc.timeline import Mark, Timeline
@@ -78,7 +78,9 @@ class _Writer:
         self.old, self.homes, self.places = old, homes, places
         self.prefix, self.last, self.depth = f"{layers}.", depth - 1, depth
         self.new = Timeline()
-        self.rows: dict[int, int] = {}  # old row * depth + layer → new row; layer 0 for what is not repeated
+        self.rows: dict[
+            int, int
+        ] = {}  # old row * depth + layer → new row, by the middle layer's twin; layer 0 for what has none
         self.middle = {place: row for row, place in places.items() if homes[row] == _MIDDLE}
         self.marks = iter([*old.marks, Mark(-1, "phase_end")])
         self.mark = next(self.marks)
@@ -99,51 +101,60 @@ class _Writer:
 
     def _once(self, events: list[int], layer: int | None) -> None:
         """A pass over what is not repeated; layer 3 is the new model's last."""
-        old, rows, depth = self.old, self.rows, self.depth
+        old, rows = self.old, self.rows
         beside = {_BEFORE: _MIDDLE, _LAST: self.last - 1}.get(layer or 0, 0)  # the copy that it can free blocks of
         for at in events:
             while self.mark.at == at:
                 self._next_mark()
             event = old.events[at]
             if event < 0:
-                row = ~event
-                self.new.death(rows.pop(row * depth + (beside if self.homes[row] == _MIDDLE else 0)))
+                self.new.death(rows[self._key(~event, beside)])
                 continue
             module, op = old.labels[event]
             if layer == _LAST:
                 module = self._moved(module, layer, self.last)
-            rows[event * depth] = self.new.birth(old.nbytes[event], old.categories[event], module, op)
+            rows[self._key(event, 0)] = self.new.birth(old.nbytes[event], old.categories[event], module, op)
 
     def _copies(self, events: list[int], copies: Iterable[int]) -> None:
         """The middle layer's pass for every layer between the second and the last."""
-        old, rows, depth, last = self.old, self.rows, self.depth, self.last
-        new_events, nbytes, categories, labels = self.new.events, self.new.nbytes, self.new.categories, self.new.labels
-        steps = [self._step(old.events[at]) for at in events]
-        modules = {old.labels[event][0] for event, _, _ in steps if event >= 0}
+        old, new, rows = self.old, self.new, self.rows
+        born = _born(old, events)
+        nbytes, categories = [old.nbytes[row] for row in born], [old.categories[row] for row in born]
+        labels, modules = [old.labels[row] for row in born], {old.labels[row][0] for row in born}
+        first = born[0] if born else 0
+        steps = [
+            event - first if event >= 0 else ~self._seen_from_here(~event)
+            for event in map(old.events.__getitem__, events)
+        ]
         for copy in copies:
+            start = len(new.nbytes)
+            rows.update(zip([row * self.depth + copy for row in born], count(start)))
+            new.nbytes += nbytes
+            new.categories += categories
             moved = {module: self._moved(module, _MIDDLE, copy) for module in modules}
-            for event, shift, twin in steps:
-                if event >= 0:
-                    row = len(nbytes)
-                    rows[event * depth + copy] = row
-                    nbytes.append(old.nbytes[event])
-                    categories.append(old.categories[event])
-                    module, op = old.labels[event]
-                    labels.append((moved[module], op))
-                    new_events.append(row)
-                    continue
-                layer = copy + shift
-                key = ~event * depth if layer in (_BEFORE, last) else twin * depth + layer
-                new_events.append(~rows.pop(key))
+            new.labels += [(moved[module], op) for module, op in labels]
+            new.events += [start + step if step >= 0 else ~rows[copy + ~step] for step in steps]
 
-    def _step(self, event: int) -> tuple[int, int, int]:
-        """An event of the middle layer; for a death also how far away the block's layer is, and its twin here."""
-        if event >= 0:
-            return event, 0, event
-        row = ~event
-        home = self.homes[row]
+    def _key(self, row: int, copy: int) -> int:
+        """Where the new row of an old one is found; `copy`: which one, of a block of the middle layer."""
+        home, twin = self.homes[row], self._twin(row)
+        if twin is None:
+            return row * self.depth
+        return twin * self.depth + {_BEFORE: _BEFORE, _LAST: self.last}.get(home or 0, copy)
+
+    def _seen_from_here(self, row: int) -> int:
+        """The same for any copy of the middle layer that frees it: to be added to the copy's number."""
+        home, twin = self.homes[row], self._twin(row)
         assert home is not None
-        return event, home - _MIDDLE, row if home == _MIDDLE else self.middle[self.places[row]]
+        assert twin is not None
+        return twin * self.depth + home - _MIDDLE
+
+    def _twin(self, row: int) -> int | None:
+        """The middle layer's block that does for it what this one does for its own layer."""
+        if self.homes[row] == _MIDDLE:
+            return row
+        place = self.places.get(row)
+        return None if place is None else self.middle[place]
 
     def _moved(self, module: str, layer: int, to: int) -> str:
         return module.replace(f"{self.prefix}{layer}", f"{self.prefix}{to}", 1)

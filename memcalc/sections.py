@@ -1,6 +1,6 @@
 """Which layer's pass each event of a timeline belongs to: what lets one layer stand for many."""
 
-from itertools import pairwise
+from itertools import islice, takewhile
 
 from memcalc.timeline import Timeline
 
@@ -13,18 +13,23 @@ def sections(timeline: Timeline, layers: str, count: int) -> list[int | None]:
     cache): each is its own layer's.
     """
     homes = layers_of(timeline, layers)
-    events = timeline.events
-    births = [at for at, event in enumerate(events) if event >= 0]
     ends, everyone = (0, count - 1), frozenset(range(count))
     result: list[int | None] = []
-    for start, stop in pairwise([*births, len(events)]):
-        running = homes[events[start]]
-        result.append(running)
-        if stop == start + 1:
+    mixed: dict[int, None] = {}  # births in a first or last layer behind which another layer's block dies
+    running, born = None, 0
+    for at, event in enumerate(timeline.events):
+        if event >= 0:
+            running, born = homes[event], at
+            result.append(running)
             continue
-        dead = [homes[~event] for event in events[start + 1 : stop]]
-        apart = running is None or (running in ends and everyone.issubset(dead))
-        result += dead if apart else [running] * len(dead)
+        home = homes[~event]
+        result.append(home if running is None else running)
+        if home != running and running in ends:
+            mixed[born] = None
+    for born in mixed:
+        dead = [homes[~event] for event in takewhile((0).__gt__, islice(timeline.events, born + 1, None))]
+        if everyone.issubset(dead):
+            result[born + 1 : born + 1 + len(dead)] = dead
     return result
 
 

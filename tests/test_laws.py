@@ -78,6 +78,8 @@ def test_longer_sequences_need_no_less_under_any_kernel(attention: str) -> None:
 def test_a_higher_rank_needs_no_less(
     model_type: str, method: str, options: dict[str, Any], rank: int, more: int
 ) -> None:
+    """States of one width: bitsandbytes keeps those of small tensors in 32 bits, so that a larger one needs less."""
+    assume(not options["optimizer"].endswith("8bit"))
     options = {**options, "target": "all-linear"}
     assert _peak(model_type, method, options, rank=rank) <= _peak(model_type, method, options, rank=rank + more)
 

@@ -1,6 +1,7 @@
 """Levels over time: what stands allocated in which phase, whatever the blocks' sizes were decided by."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from memcalc.allocator.settings import DEFAULT, AllocatorSettings
@@ -79,16 +80,10 @@ def measure(timeline: Timeline, sizes: list[int], rounded: list[int], reserved: 
 
 def _climb(timeline: Timeline, span: Span, sizes: list[int], level: int) -> tuple[int, int, int]:
     """From `level` through a span: the highest level, the event after which it first stands, and the last level."""
-    top, highest = level, None
-    for event in timeline.events[span.start : span.stop]:
-        if event >= 0:
-            level += sizes[event]
-            if level > top:
-                top, highest = level, event
-        else:
-            level -= sizes[~event]
-    reached = span.start - 1 if highest is None else timeline.events.index(highest, span.start)
-    return top, reached, level
+    changes = [sizes[event] if event >= 0 else -sizes[~event] for event in timeline.events[span.start : span.stop]]
+    levels = list(accumulate(changes, initial=level))
+    top = max(levels)
+    return top, span.start - 1 + levels.index(top), levels[-1]
 
 
 def _peak(timeline: Timeline, sizes: list[int]) -> int:

@@ -41,7 +41,19 @@ def parameter_order(model: Architecture) -> list[str]:
     return order + [name for names in following.values() for name in names]  # of a head without a weight of its own
 
 
+_Asked = tuple[Family, Config, Method, attending.Attention]
+_latest: list[tuple[_Asked, Architecture]] = []  # a sweep asks for the same model over and over
+
+
 def declare(family: Family, c: Config, method: Method, attention: attending.Attention) -> Architecture:
+    """What the model consists of; the latest answer is kept."""
+    asked = family, c, method, attention
+    if not _latest or _latest[0][0] != asked:
+        _latest[:] = [(asked, _declare(*asked))]
+    return _latest[0][1]
+
+
+def _declare(family: Family, c: Config, method: Method, attention: attending.Attention) -> Architecture:
     """Run one layer's forward on a throw-away timeline, first without the method, then under it.
 
     Under a method that does not the same to all layers, all of them are run.

@@ -1,8 +1,19 @@
 """How the dims of an array lie in memory: shapes and strides, both in elements, as torch has them."""
 
 from functools import lru_cache
+from math import prod
+
+from memcalc.formats import ITEMSIZE
 
 Shape = tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def block_layout(shape: Shape, dtype: str, strides: Shape | None = None) -> tuple[int, Shape]:
+    """Bytes and strides of a new block: contiguous, or with dims in the order of `strides`."""
+    return prod(shape) * ITEMSIZE[dtype], contiguous_strides(shape) if strides is None else dense_strides(
+        shape, strides
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -10,11 +10,9 @@ backward, `new`/`like` allocate, `record(out, inputs, backward)` adds the node.
 """
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Protocol
 
-from memcalc.formats import ITEMSIZE
-from memcalc.tape.layouts import Shape, contiguous_strides, dense_strides, is_contiguous, is_dense
+from memcalc.tape.layouts import Shape, block_layout, is_contiguous, is_dense
 from memcalc.timeline import Timeline
 
 
@@ -251,14 +249,15 @@ def node_of(inputs: Sequence[Tensor], backward: Backward, outputs: int = 1, *, p
 
 def new(shape: Shape, dtype: str, op: str, category: str = "") -> Array:
     """A new contiguous block."""
-    return Array(Storage(prod(shape) * ITEMSIZE[dtype], op, category), shape, contiguous_strides(shape), dtype)
+    nbytes, strides = block_layout(shape, dtype)
+    return Array(Storage(nbytes, op, category), shape, strides, dtype)
 
 
 def like(array: Array, op: str, dtype: str = "", category: str = "") -> Array:
     """A new block in an array's own layout (torch.preserve_format)."""
     kind = dtype or array.dtype
-    strides = dense_strides(array.shape, array.strides)
-    return Array(Storage(prod(array.shape) * ITEMSIZE[kind], op, category), array.shape, strides, kind)
+    nbytes, strides = block_layout(array.shape, kind, array.strides)
+    return Array(Storage(nbytes, op, category), array.shape, strides, kind)
 
 
 def on_cuda() -> bool:
@@ -291,10 +290,10 @@ def _obeys(gradient: Array, leaf: Array) -> bool:
     Source: PyTorch 2.13, torch/csrc/autograd/utils/grad_layout_contract.h, obeys_layout_contract.
     """
     if is_dense(leaf.shape, leaf.strides):
-        return same_layout(gradient, leaf)
+        return sameblock_layout(gradient, leaf)
     return is_contiguous(gradient.shape, gradient.strides)
 
 
-def same_layout(left: Array, right: Array) -> bool:
+def sameblock_layout(left: Array, right: Array) -> bool:
     """Same layout where it matters: dims of size 1 do not count."""
     return all(a == b or size == 1 for a, b, size in zip(left.strides, right.strides, left.shape, strict=True))
