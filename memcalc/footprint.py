@@ -9,6 +9,7 @@ from memcalc.errors import BadFile, InvalidWorkload, shown
 from memcalc.timeline import CATEGORIES
 
 SCHEMA = "memcalc.footprint/1"
+PRODUCERS = ("estimate", "trace", "profile", "published")
 LEVELS = (
     "total_params", "trainable_params", "checkpoint_bytes", "peak_allocated", "peak_live", "peak_reserved",
     "device_total",
@@ -128,7 +129,7 @@ def _wrong(footprint: Footprint) -> Iterator[tuple[str, str, object]]:
 
 
 def _is_size(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _is_level(value: object) -> bool:
@@ -170,7 +171,7 @@ def _is_duration(value: object) -> bool:
 
 
 _SCHEMA: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "producer": ("a text", _is_text),
+    "producer": (f"one of {', '.join(PRODUCERS)}", lambda value: value in PRODUCERS),
     "workload": ("an object", _is_object),
     **dict.fromkeys(LEVELS, ("a whole number of at least 0 or null", _is_level)),
     "peak_phase": ("a text or null", _is_name),

@@ -155,7 +155,7 @@ class Workload:
     alloc_conf: str = option("", "--alloc-conf", "PyTorch's allocator settings, in PYTORCH_CUDA_ALLOC_CONF's syntax")
 
     @classmethod
-    def of(cls, model: str | Model, method: str = "lora", *, gpu: str | Gpu | None = None, **given: Any) -> Self:
+    def of(cls, /, model: str | Model, method: str = "lora", *, gpu: str | Gpu | None = None, **given: Any) -> Self:
         """The workload that these options mean; what was not given is resolved as the contract says.
 
         Raises InvalidWorkload, UnknownName or BadFile with one line for the user.

@@ -11,36 +11,48 @@ LARGEST_FILE = 2**20  # bytes; configs are a few KiB
 DEEPEST = 20  # levels; configs have three or four
 
 
-def read_object(path: str) -> dict[str, Any]:
+def read_object(path: str, largest: int = LARGEST_FILE) -> dict[str, Any]:
     """The JSON object that stands in the file `path`.
 
-    Raises BadFile for all that cannot be read as one: not a regular file, too large, not UTF-8, not JSON,
-    nested too deep, a key given twice, NaN or Infinity, something else than an object at the top.
+    Raises BadFile for all that cannot be read as one: not a regular file, larger than `largest` bytes, and what
+    `parse_object` refuses.
     """
-    text = _read_text(path)
+    return parse_object(_read_bytes(path, largest), place(path))
+
+
+def parse_object(data: bytes, where: str, line: int | None = None) -> dict[str, Any]:
+    """The JSON object that `data` is; `where`, and `line` where it is one line of a file, are named in errors.
+
+    Raises BadFile for all that is none: not UTF-8, not JSON, nested too deep, a key given twice, NaN or Infinity,
+    something else than an object at the top.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadFile(where, "not UTF-8 text", line) from None
 
     def no_constant(name: str) -> Never:
-        raise BadFile(place(path), f"{name} is not a JSON number")
+        raise BadFile(where, f"{name} is not a JSON number", line)
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise BadFile(place(path), f"the key {shown(key)} stands there twice")
+                raise BadFile(where, f"the key {shown(key)} stands there twice", line)
             found[key] = value
         return found
 
-    too_deep = BadFile(place(path), f"nested more than {DEEPEST} levels deep: not a config")
+    too_deep = BadFile(where, f"nested more than {DEEPEST} levels deep", line)
     try:
         value = json.loads(text, parse_constant=no_constant, object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        raise BadFile(place(path), f"not JSON: {error.msg}", error.lineno) from None
+        raise BadFile(where, f"not JSON: {error.msg}", line or error.lineno) from None
     except RecursionError:
         raise too_deep from None
     except ValueError:  # Python refuses to convert integers of thousands of digits
-        raise BadFile(place(path), "holds a number of too many digits") from None
+        raise BadFile(where, "holds a number of too many digits", line) from None
     if not isinstance(value, dict):
-        raise BadFile(place(path), "a JSON object, {...}, is needed at the top")
+        raise BadFile(where, "a JSON object, {...}, is needed at the top", line)
     if _is_deep(value):
         raise too_deep
     return value
@@ -65,22 +77,27 @@ def place(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def _read_text(path: str) -> str:
+def check_regular(path: str) -> None:
+    """Raises BadFile for what is no regular file: a pipe might never end, a device neither."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe might never end, a device neither
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise BadFile(place(path), "not a regular file")
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise BadFile(place(path), f"cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise BadFile(place(path), "not a path: it holds a null byte") from None
-    if len(data) > LARGEST_FILE:
-        raise BadFile(place(path), f"larger than {LARGEST_FILE:,} bytes: too large to be a config")
+
+
+def _read_bytes(path: str, largest: int) -> bytes:
+    check_regular(path)
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadFile(place(path), "not UTF-8 text") from None
+        with open(path, "rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise BadFile(place(path), f"cannot be read: {error.strerror or error}") from None
+    if len(data) > largest:
+        raise BadFile(place(path), f"larger than {largest:,} bytes: too large to be what it should be")
+    return data
 
 
 def _is_deep(value: object) -> bool:

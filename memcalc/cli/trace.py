@@ -35,7 +35,7 @@ def trace(workload: Workload, show: Show, picture: str | None, snapshot: str | N
     for path in filter(None, (picture, snapshot)):
         _check_writable(path)
     started = time.perf_counter()
-    with _quiet(), _progress() as progress:
+    with quiet(), _progress() as progress:
         from memcalc.recording import footprint_of, replayed
         from memcalc.tracing.record import record
 
@@ -77,7 +77,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Libraries that are run on purpose in an unusual way neither warn nor look for anything on the network."""
     import logging
     import warnings

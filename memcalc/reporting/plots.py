@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memcalc.allocator import Replay
 from memcalc.errors import BadFile, MissingPackage
 from memcalc.reporting.console import category_name
+from memcalc.reporting.looks import CATEGORY_COLOURS, ink
 from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.units import GIB, gib
 
@@ -13,16 +14,6 @@ if TYPE_CHECKING:
 
 _POINTS = 2000  # along the axis: no screen has more columns
 _LABEL = 0.08  # of the axis: what a phase's name takes
-_COLOURS = {
-    "weights": "#4e79a7",
-    "quantization_state": "#76b7b2",
-    "adapter": "#59a14f",
-    "gradients": "#e15759",
-    "optimizer_states": "#b07aa1",
-    "activations": "#f28e2b",
-    "logits_loss": "#edc948",
-    "workspace": "#9c9c9c",
-}
 
 
 def save_timeline(path: str, timeline: Timeline, played: Replay, title: str) -> None:
@@ -45,7 +36,7 @@ def memory_over_time(axes: "Axes", timeline: Timeline, played: Replay) -> None:
         at,
         [[level / GIB for level in levels[category]] for category in CATEGORIES],
         labels=[category_name(category) for category in CATEGORIES],
-        colors=[_COLOURS[category] for category in CATEGORIES],
+        colors=[CATEGORY_COLOURS[category] for category in CATEGORIES],
         step="post",
         linewidth=0,
     )
@@ -53,18 +44,20 @@ def memory_over_time(axes: "Axes", timeline: Timeline, played: Replay) -> None:
     before, row = -1.0, 0
     for mark in timeline.marks:
         if mark.kind == "phase":
-            axes.axvline(mark.at, color="black", linewidth=0.6, alpha=0.5)
+            axes.axvline(mark.at, color=ink(axes), linewidth=0.6, alpha=0.5)
             place = mark.at / max(1, len(timeline.events))
             row = row + 1 if place - before < _LABEL else 0  # a short phase's name has the next one's beneath it
             side: Literal["right", "left"] = "right" if place > 1 - _LABEL else "left"
             axes.text(mark.at, top * (1 - 0.04 * row), f" {mark.name} ", fontsize=8, va="top", ha=side)
             before = place
     if played.peak_at is not None:
-        axes.plot(played.peak_at, played.peak_allocated / GIB, "v", color="black", markersize=5)
+        axes.plot(played.peak_at, played.peak_allocated / GIB, "v", color=ink(axes), markersize=5)
+        late = played.peak_at > 0.85 * len(timeline.events)  # no room to its right
         axes.annotate(
             f"peak {gib(played.peak_allocated)}",
             (played.peak_at, played.peak_allocated / GIB),
-            xytext=(4, 4),
+            xytext=(-4 if late else 4, 4),
+            ha="right" if late else "left",
             textcoords="offset points",
             fontsize=8,
         )
