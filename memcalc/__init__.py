@@ -3,21 +3,33 @@
 >>> import memcalc
 >>> footprint = memcalc.estimate("llama-3.1-8b", method="qlora", seq_len=2048)
 >>> footprint.fits("rtx4090")
-True
+fits on NVIDIA GeForce RTX 4090 (23.99 GiB): 11.62 GiB to spare
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from pandas import DataFrame
 
     from memcalc.footprint import Footprint
     from memcalc.profiling.case import Case
     from memcalc.workload import Workload
 
 __version__ = "0.1.0"
-__all__ = ["Footprint", "TracedStep", "Workload", "__version__", "estimate", "profile", "trace", "trace_step"]
+__all__ = [
+    "Footprint",
+    "TracedStep",
+    "Workload",
+    "__version__",
+    "estimate",
+    "profile",
+    "to_frame",
+    "trace",
+    "trace_step",
+]
 
 _LAZY = {"Footprint": "memcalc.footprint", "TracedStep": "memcalc.tracing.own_step", "Workload": "memcalc.workload"}
 
@@ -96,6 +108,16 @@ def profile(
         store.append(footprint)
         store.close()
     return footprint
+
+
+def to_frame(footprints: "Iterable[Footprint]") -> "DataFrame":
+    """A pandas DataFrame with a row for each footprint: its workload's options, levels, categories and phases.
+
+    Bytes are whole numbers (Int64); what a footprint does not know is missing. Raises MissingPackage without pandas.
+    """
+    from memcalc.reporting import frames
+
+    return frames.to_frame(footprints)
 
 
 def _workload(model: "str | Workload", method: str, options: dict[str, Any]) -> "Workload":

@@ -3,10 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
 
 from memcalc.errors import BadFile, InvalidWorkload, shown
 from memcalc.timeline import CATEGORIES
+from memcalc.units import gib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+    from memcalc.verdict import Verdict
 
 SCHEMA = "memcalc.footprint/1"
 PRODUCERS = ("estimate", "trace", "profile", "published")
@@ -63,23 +70,44 @@ class Footprint:
         level = self.peak_allocated if self.peak_reserved is None else self.peak_reserved
         return level or 0
 
-    def fits(self, gpu: str) -> bool:
-        """Whether the run fits on `gpu` (a catalog name, or a size such as "24GiB")."""
-        return self.margin(gpu) >= 0
-
-    def margin(self, gpu: str) -> int:
-        """Bytes to spare on `gpu`, negative where it does not fit.
+    def fits(self, gpu: str) -> "Verdict":
+        """Whether the run fits on `gpu` (a catalog name, or a size such as "24GiB"): true or false, with its margin.
 
         Compares what the device must hold: reserved memory plus the CUDA context of that card where one
         was measured. Raises InvalidWorkload where this footprint has no such level (a run on the CPU).
         """
         from memcalc.catalog.find import find_gpu
+        from memcalc.verdict import Verdict
 
         card = find_gpu(gpu)
         if self.peak_reserved is None:
             reason = self.unavailable.get("peak_reserved", "not measured")
             raise InvalidWorkload(f"no reserved level to hold against {card.name}: {reason}")
-        return card.memory_bytes - self.peak_reserved - (card.context_bytes or 0)
+        size = gib(card.memory_bytes)
+        name = size if card.memory_source == "given" else f"{card.name} ({size})"
+        context = card.context_bytes
+        return Verdict(name, self.peak_reserved + (context or 0), card.memory_bytes, context is not None)
+
+    def margin(self, gpu: str) -> int:
+        """Bytes to spare on `gpu`, negative where it does not fit. Raises as `fits` does."""
+        return self.fits(gpu).margin
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the phases' peaks, the highest by category; on `ax`, or on a figure of its own. Needs matplotlib."""
+        from memcalc.reporting.footprint_plot import plot
+
+        return plot(self, ax)
+
+    def to_frame(self) -> "DataFrame":
+        """One row of a pandas DataFrame, as `memcalc.to_frame` makes of many. Needs pandas."""
+        from memcalc.reporting.frames import to_frame
+
+        return to_frame([self])
+
+    def _repr_html_(self) -> str:
+        from memcalc.reporting.notebook import fragment
+
+        return fragment(self)
 
     def to_json(self) -> dict[str, Any]:
         """The contract's object: plain JSON values, bytes as integers, every key always there."""

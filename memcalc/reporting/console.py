@@ -152,20 +152,18 @@ def _largest(footprint: "Footprint") -> Iterator[Text]:
 def _verdict(footprint: "Footprint") -> Iterator[Text]:
     from memcalc.catalog.find import find_gpu
 
-    card = find_gpu(str(footprint.workload["gpu"]))
-    place = gib(card.memory_bytes) if card.memory_source == "given" else f"{card.name} ({gib(card.memory_bytes)})"
+    gpu = str(footprint.workload["gpu"])
     if footprint.peak_reserved is None:
+        card = find_gpu(gpu)
+        place = gib(card.memory_bytes) if card.memory_source == "given" else f"{card.name} ({gib(card.memory_bytes)})"
         yield Text(f"whether it fits on {place} is not known: {_reason(footprint, 'peak_reserved')}")
         return
-    spare = footprint.margin(str(footprint.workload["gpu"]))
-    if spare >= 0:
-        yield Text(f"fits on {place}: {gib(spare)} to spare", style="bold green")
+    verdict = footprint.fits(gpu)
+    yield Text(str(verdict), style="bold green" if verdict else "bold red")
+    if verdict.context_known:
+        yield Text(f"  reserved memory and a CUDA context of {gib(verdict.needed - footprint.peak_reserved)}")
     else:
-        yield Text(f"does NOT fit on {place}: {gib(-spare)} too much", style="bold red")
-    if card.context_bytes is None:
         yield Text("  reserved memory alone: no CUDA context was measured for this card")
-    else:
-        yield Text(f"  reserved memory and a CUDA context of {gib(card.context_bytes)}")
 
 
 def _reason(footprint: "Footprint", field: str) -> str:
