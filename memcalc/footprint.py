@@ -40,7 +40,7 @@ class Block(NamedTuple):
     label: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Footprint:
     """What a workload needs. Bytes are integers; None stands beside a reason in `unavailable`."""
 
@@ -108,6 +108,13 @@ class Footprint:
         from memcalc.reporting.notebook import fragment
 
         return fragment(self)
+
+    def __repr__(self) -> str:
+        """In one line; `to_json` has it all."""
+        levels = {"allocated": self.peak_allocated, "reserved": self.peak_reserved}
+        known = ", ".join(f"{gib(level)} {name}" for name, level in levels.items() if level is not None)
+        run = " ".join(str(self.workload[name]) for name in ("model", "method") if name in self.workload)
+        return f"<Footprint by {self.producer} of {shown(run)}: {known or self.outcome}>"
 
     def to_json(self) -> dict[str, Any]:
         """The contract's object: plain JSON values, bytes as integers, every key always there."""
