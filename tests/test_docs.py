@@ -1,5 +1,6 @@
 """README says nothing untrue: its output is what its commands print, its lines are what .ci/run runs."""
 
+import doctest
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from memcalc.cli import EXAMPLES, commands, main
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 OUTPUT = re.compile(r"(?P<head><!-- output: (?P<command>memcalc .*?) -->\n+```text\n).*?(?=```)", re.DOTALL)
+REPORT = re.compile(r"(?P<head><!-- report: (?P<name>\w+) -->\n)\n(?:(?:\|.*\n)+\n)?")
 CI_LINE = re.compile(r"<!-- ci: (\w+) -->\n```sh\n(.*)\n```\n")
 
 
@@ -33,6 +35,30 @@ def test_the_output_in_readme_is_what_the_commands_print(request: pytest.Fixture
     if request.config.getoption("--update-golden"):
         README.write_text(after, encoding="utf-8")
     assert after == README.read_text(encoding="utf-8"), "accept with pytest --update-golden"
+
+
+def test_the_table_in_readme_is_the_reports(request: pytest.FixtureRequest) -> None:
+    before = README.read_text(encoding="utf-8")
+    assert REPORT.search(before), "README shows no table of a report"
+
+    def anew(block: re.Match[str]) -> str:
+        page = (ROOT / "reports" / f"{block['name']}.md").read_text(encoding="utf-8")
+        table = re.search(r"(?:^\|.*\n)+", page, re.MULTILINE)
+        assert table is not None
+        return f"{block['head']}\n{table[0]}\n"
+
+    after = REPORT.sub(anew, before)
+    if request.config.getoption("--update-golden"):
+        README.write_text(after, encoding="utf-8")
+    assert after == README.read_text(encoding="utf-8"), "accept with pytest --update-golden"
+
+
+def test_the_python_sessions_of_readme_are_true() -> None:
+    sessions = re.findall(r"```pycon\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert sessions
+    for session in sessions:
+        test = doctest.DocTestParser().get_doctest(session, {}, "README", "README.md", 0)
+        assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_readme_has_the_two_lines_that_ci_runs() -> None:

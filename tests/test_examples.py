@@ -22,11 +22,13 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
 def run_cell(source: str, names: dict[str, Any]) -> str:
     """What a cell prints, and then its last expression, as a notebook shows it without pictures."""
     tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(tree, "cell", "exec"), names)
-        value = None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if isinstance(last, ast.Expr) else None
     return out.getvalue() + ("" if value is None else repr(value))
 
 
