@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 import memcalc
-from memcalc.errors import BadFile, InvalidWorkload, shown
+from memcalc.errors import BadFile, InvalidWorkload, MissingPackage, NotModelled, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,11 @@ def report(paths: tuple[str, ...], out: str, name: str, traced: bool, pictures: 
         for file in late:
             click.echo(f"{os.path.join(out, file)} is out of date")
         raise click.exceptions.Exit(1 if late else 0)
-    for path in writing.write(out, name, document, csv, drawn):
+    try:
+        written = writing.write(out, name, document, csv, drawn)
+    except MissingPackage as error:
+        raise NotModelled(f"{error}, or leave the pictures out: --no-pictures") from None
+    for path in written:
         click.echo(path)
 
 

@@ -63,7 +63,7 @@ def _short(cases: list[Case], compared: list[Case], measured: list[Case], made_b
         )
     groups = overall(measured)
     if groups:
-        yield Table(_HEADS, [_accuracy_row(group)[2:] for group in groups])
+        yield Table(("measured on", *_HEADS), [_accuracy_row(group)[1:] for group in groups], texts=2)
 
 
 _HEADS = ("figure", "figures", "mean error", "median", "worst", "bias", "correlation")
@@ -133,7 +133,8 @@ def _explained(compared: list[Case]) -> Iterator[str]:
     )
     yield (
         "Allocated is what torch.cuda.max_memory_allocated() tells, reserved what max_memory_reserved() does. "
-        "GiB = 2³⁰ bytes; the CSV beside this page has all figures in bytes."
+        "GiB = 2³⁰ bytes; the CSV beside this page has all figures in bytes. On the CPU torch counts nothing: there "
+        "every tensor of the real run was recorded, and nothing is reserved."
     )
     said = [case.estimate for case in compared if isinstance(case.estimate, Footprint)]
     if said:

@@ -42,6 +42,11 @@ class Case:
         return self.row.footprint.producer in MEASURED
 
     @property
+    def place(self) -> str:
+        """What it was measured on: a GPU, by its counters, or the CPU, where each tensor was recorded."""
+        return "CPU" if self.workload.get("device") == "cpu" else "GPU"
+
+    @property
     def method(self) -> str:
         return short(self.workload.get("method", "lora"))
 

@@ -69,13 +69,13 @@ def largest_of(cases: list[Case]) -> Case | None:
 
 
 def most_measured(cases: list[Case]) -> Case | None:
-    """The case with most others that differ from it in one option alone; of several the largest."""
+    """The case with most others that differ from it in one option alone; of several the largest. A GPU's first."""
     written = [case for case in cases if isinstance(case.estimate, Footprint) and case.figures]
-    return max(
-        written,
-        key=lambda case: (max(len(siblings(case, cases, option)) for option in OPTIONS), _held(case)),
-        default=None,
-    )
+
+    def worth(case: Case) -> tuple[bool, int, int]:
+        return case.place == "GPU", max(len(siblings(case, cases, option)) for option in OPTIONS), _held(case)
+
+    return max(written, key=worth, default=None)
 
 
 def siblings(case: Case, cases: list[Case], option: str) -> list[tuple[int, Footprint]]:

@@ -57,14 +57,20 @@ def _correlation(known: list[tuple[int, int, float]]) -> float | None:
 
 
 def overall(cases: list[Case]) -> list[Group]:
-    """One group for each kind of figure in bytes that was measured on a device."""
-    found = _of("all", lambda _: "all", cases, PEAKS)
+    """A group for each kind of figure in bytes, by where it was measured."""
+    return [
+        group for place in ("GPU", "CPU") for group in _overall([case for case in cases if case.place == place], place)
+    ]
+
+
+def _overall(cases: list[Case], place: str) -> Iterator[Group]:
+    yield from _of("measured on", lambda _: place, cases, PEAKS)
     more = {
         "each phase's levels": accuracy(_pairs(cases, lambda figure: figure.group == "phase")),
         "categories at the peak": accuracy(_pairs(cases, lambda figure: figure.group == "category")),
         **{f"{peak}, trace": accuracy(_traced(cases, peak)) for peak in PEAKS},
     }
-    return [*found, *(Group("all", "all", name, each) for name, each in more.items() if each is not None)]
+    yield from (Group("measured on", place, name, each) for name, each in more.items() if each is not None)
 
 
 def by_property(cases: list[Case]) -> list[Group]:

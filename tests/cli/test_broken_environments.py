@@ -117,3 +117,14 @@ def test_a_known_model_type_is_built_by_transformers_whatever_code_lies_beside_i
     result = run("trace", "--model", str(tmp_path), "--seq-len", "8", "--method", "full")
     assert result.code == 0, result.err
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_report_without_matplotlib_names_the_extra_and_the_way_around(tmp_path: Path) -> None:
+    published = Path(__file__).parents[2] / "profiles" / "published" / "vramcalc.jsonl"
+    line = ("report", str(published), "--out", str(tmp_path))
+    result = _without("matplotlib", *line)
+    assert result.code == 3
+    assert "pip install 'memcalc[report]'" in refusal(result)
+    assert "--no-pictures" in refusal(result)
+    assert not list(tmp_path.iterdir())
+    assert _without("matplotlib", *line, "--no-pictures").code == 0
