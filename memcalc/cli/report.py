@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from memcalc.planning.predicting import Record
     from memcalc.reporting.cases import Case
+    from memcalc.reporting.document import Section
     from memcalc.reporting.pictures import Drawing
     from memcalc.reporting.reading import Note, Row
 
@@ -27,6 +28,7 @@ Examples:
   memcalc report ./runs.jsonl
   memcalc report ./profiles/published --out ./reports --name measured
   memcalc report ./runs.jsonl --trace --no-pictures
+  memcalc report ./runs.jsonl --peers ./peers
   memcalc report ./profiles/published --out ./reports --name measured --check
 """
 
@@ -44,9 +46,14 @@ class _Documented(click.Command):
 @click.option("--name", default="report", show_default=True, metavar="NAME", help="what the files are called")
 @click.option("--trace", "traced", is_flag=True, help="also run the real step on meta tensors: seconds a row")
 @click.option("--pictures/--no-pictures", default=True, help="draw them (needs matplotlib)  [default: on]")
+@click.option(
+    "--peers", metavar="FOLDER", help="also ask other estimators, each installed in FOLDER/NAME by venv and pip"
+)
 @click.option("--check", is_flag=True, help="write nothing; exit with 1 if NAME.md or NAME.csv there is out of date")
 @click.version_option(memcalc.__version__, prog_name="memcalc", message="%(prog)s %(version)s")
-def report(paths: tuple[str, ...], out: str, name: str, traced: bool, pictures: bool, check: bool) -> None:
+def report(
+    paths: tuple[str, ...], out: str, name: str, traced: bool, pictures: bool, peers: str | None, check: bool
+) -> None:
     """Lay predictions beside what was measured: Markdown, one HTML page, CSV and pictures.
 
     PATHS are files of `memcalc profile --out` (JSON lines), single footprints (--json), published measurements
@@ -66,8 +73,20 @@ def report(paths: tuple[str, ...], out: str, name: str, traced: bool, pictures: 
         raise BadFile(", ".join(map(shown, paths)), "no row in there can be read")
     cases = _cases(rows, traced)
     drawn, about = _pictures(cases) if pictures else ({}, [])
-    made_by = shlex.join(["memcalc", "report", *paths, "--out", out, "--name", name, *["--trace"] * traced])
-    document = accuracy.document(cases, notes, list(drawn), made_by, about)
+    made_by = shlex.join(
+        [
+            "memcalc",
+            "report",
+            *paths,
+            "--out",
+            out,
+            "--name",
+            name,
+            *["--trace"] * traced,
+            *["--peers", peers or ""] * bool(peers),
+        ]
+    )
+    document = accuracy.document(cases, notes, list(drawn), made_by, about, _peers(peers, cases))
     csv = csv_text(cases)
     if check:
         late = writing.stale(out, writing.texts(document, csv, name))
@@ -93,6 +112,19 @@ def _cases(rows: Sequence[Row], traced: bool) -> list[Case]:
             progress(f"{at} of {len(rows)}: {row.name}")
             cases.append(Case(row, *predict(row.footprint, recorder)))
         return cases
+
+
+def _peers(folder: str | None, cases: list[Case]) -> list[Section]:
+    """What other estimators say of the same rows."""
+    if folder is None:
+        return []
+    from memcalc.footprint import Footprint
+    from memcalc.planning import peers
+    from memcalc.reporting.peers import section
+
+    counts = [case.estimate.total_params if isinstance(case.estimate, Footprint) else None for case in cases]
+    asked = [{**case.workload, "total_params": count} for case, count in zip(cases, counts, strict=True)]
+    return [section(cases, peers.ask(folder, asked))]
 
 
 def _pictures(cases: list[Case]) -> tuple[dict[str, Drawing], list[str]]:

@@ -19,10 +19,18 @@ PICTURES = {
 
 
 def document(
-    cases: list[Case], notes: list[Note], pictures: Sequence[str], made_by: str, about: Sequence[str] = ()
+    cases: list[Case],
+    notes: list[Note],
+    pictures: Sequence[str],
+    made_by: str,
+    about: Sequence[str] = (),
+    more: Sequence[Section] = (),
 ) -> Document:
-    """The report. `pictures` names those that were drawn; `about` is a line more for some of them."""
-    return Document("Predictions against measurements", list(_sections(cases, notes, pictures, made_by, about)))
+    """The report. `pictures` names those that were drawn, `about` is a line more for some, `more` stands at the end."""
+    sections = _sections(cases, notes, pictures, made_by, about)
+    return Document(
+        "Predictions against measurements", [*sections, *more, Section("How to read this", list(_explained(cases)))]
+    )
 
 
 def _sections(
@@ -47,7 +55,6 @@ def _sections(
     if notes:
         lines = [(note.place, note.reason, str(note.times)) for note in notes]
         yield Section("What was not read", [Table(("place", "reason", "lines"), lines, texts=2)])
-    yield Section("How to read this", list(_explained(compared)))
 
 
 def _short(cases: list[Case], compared: list[Case], measured: list[Case], made_by: str) -> Iterator[str | Table]:
@@ -126,7 +133,7 @@ def _missing(cases: list[Case]) -> Iterator[tuple[str, ...]]:
             yield from ((*who, f"{tier}: {reason}") for tier, reason in case.refusals.items())
 
 
-def _explained(compared: list[Case]) -> Iterator[str]:
+def _explained(cases: list[Case]) -> Iterator[str]:
     yield (
         "An error is the prediction less the measurement, as a share of the measurement; mean, median and worst are of "
         "its size without its sign, bias is the mean with it. The correlation is Pearson's r of the bytes."
@@ -136,7 +143,7 @@ def _explained(compared: list[Case]) -> Iterator[str]:
         "GiB = 2³⁰ bytes; the CSV beside this page has all figures in bytes. On the CPU torch counts nothing: there "
         "every tensor of the real run was recorded, and nothing is reserved."
     )
-    said = [case.estimate for case in compared if isinstance(case.estimate, Footprint)]
+    said = [case.estimate for case in cases if isinstance(case.estimate, Footprint)]
     if said:
         versions = ", ".join(f"{name} {version}" for name, version in said[0].versions.items())
         yield (
