@@ -61,8 +61,10 @@ def read(path: str) -> dict[str, Any]:
     return checked(read_object(file), place(file))
 
 
-def checked(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def checked(config: Any, source: str) -> dict[str, Any]:
     """A config with its peft_type in capitals. Raises BadFile where it names none."""
+    if not isinstance(config, Mapping):
+        raise BadFile(source, f"not a peft adapter's config: {shown(config)}")
     peft_type = config.get("peft_type")
     if not isinstance(peft_type, str) or not peft_type.isidentifier():
         raise BadFile(source, f'not a peft adapter\'s config: "peft_type" is {shown(peft_type)}')

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BANDS = ((0.05, 0.14), (0.01, 0.24))  # an error, and how dark its band is
+_BANDS = ((0.05, 0.16), (0.01, 0.26))  # an error, and how dark its band is
 _SHORTEST = 1.2  # of the axes of sizes: at least so much beyond the points
 
 

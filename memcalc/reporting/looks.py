@@ -48,8 +48,9 @@ def png(draw: Draw, size: tuple[float, float], look: str) -> bytes:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(written, format="png", dpi=110, metadata={"Software": None})
-    small = io.BytesIO()  # 64 colours are enough for bars and lines, and a third of the bytes
-    Image.open(written).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    small = io.BytesIO()  # 256 colours are enough for bars and lines, and a third of the bytes
+    few = Image.open(written).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(small, "png", optimize=True)
     return small.getvalue()
 
 
