@@ -24,7 +24,15 @@ EXAMPLES = """\
   memcalc estimate --model ./my-model --method full --checkpointing --json
   memcalc levers --model llama-3.1-8b --batch 8 --seq-len 2048
 """
-_NO_COMMANDS = ("__init__", "completing", "fields", "listing", "options", "show")  # the other files of this folder
+_NO_COMMANDS = (
+    "__init__",
+    "completing",
+    "documented",
+    "fields",
+    "listing",
+    "options",
+    "show",
+)  # the other files of this folder
 _LOOKALIKES = str.maketrans({"×": "x", "·": "|", "–": "-", "…": "...", "→": "->", **dict.fromkeys("█▉▊▋▌▍▎▏", "#")})
 
 

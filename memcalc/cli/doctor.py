@@ -8,21 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import memcalc
+from memcalc.cli.documented import Documented
 
 if TYPE_CHECKING:
     from memcalc.profiling.machine import Findings
 
-EXAMPLES = "\nExamples:\n  memcalc doctor\n  memcalc doctor --json\n"
+EXAMPLES = ("memcalc doctor", "memcalc doctor --json")
 
 
-class _Documented(click.Command):
-    """A command whose help ends with examples."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(EXAMPLES)
-
-
-@click.command(cls=_Documented)
+@click.command(cls=Documented, examples=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="print the findings as one JSON object")
 @click.version_option(memcalc.__version__, prog_name="memcalc", message="%(prog)s %(version)s")
 def doctor(as_json: bool) -> None:

@@ -9,6 +9,7 @@ import click
 
 import memcalc
 from memcalc.catalog.names import mentions
+from memcalc.cli.documented import Documented
 from memcalc.errors import UnknownName
 
 Entry = dict[str, Any]  # one JSON object, its "name" first
@@ -25,16 +26,8 @@ class Column(NamedTuple):
     wraps: bool = False
 
 
-class Listing(click.Command):
+class Listing(Documented):
     """A command that lists entries. Its callback takes `words` and `as_json`."""
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.examples = examples
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_help_text(ctx, formatter)
-        formatter.write("\nExamples:\n" + "".join(f"  {example}\n" for example in self.examples))
 
 
 def listing_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,11 +7,13 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 import memcalc
+from memcalc.cli.documented import Documented
 from memcalc.errors import BadFile, InvalidWorkload, MissingPackage, NotModelled, shown
 
 if TYPE_CHECKING:
@@ -23,24 +25,15 @@ if TYPE_CHECKING:
     from memcalc.reporting.pictures import Drawing
     from memcalc.reporting.reading import Note, Row
 
-EXAMPLES = """
-Examples:
-  memcalc report ./runs.jsonl
-  memcalc report ./profiles/published --out ./reports --name measured
-  memcalc report ./runs.jsonl --trace --no-pictures
-  memcalc report ./runs.jsonl --peers ./peers
-  memcalc report ./profiles/published --out ./reports --name measured --check
-"""
+EXAMPLES = (
+    "memcalc report ./runs.jsonl",
+    "memcalc report ./runs.jsonl --trace --no-pictures",
+    "memcalc report ./runs.jsonl --peers ./peers",
+    "memcalc report ./profiles --out ./reports --name measured --check",
+)
 
 
-class _Documented(click.Command):
-    """A command whose help ends with examples."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(EXAMPLES)
-
-
-@click.command(cls=_Documented)
+@click.command(cls=Documented, examples=EXAMPLES)
 @click.argument("paths", nargs=-1, metavar="PATHS...")
 @click.option("--out", default=".", show_default=True, metavar="FOLDER", help="where the files are written")
 @click.option("--name", default="report", show_default=True, metavar="NAME", help="what the files are called")
@@ -63,6 +56,8 @@ def report(
         raise InvalidWorkload("PATHS are missing: a file of footprints, as memcalc profile --out FILE writes them")
     if not name.isprintable() or os.path.basename(name) != name or not name.strip("."):
         raise InvalidWorkload(f"--name {shown(name)}: a file's name without its ending")
+    if pictures and not check:
+        _check_drawable()
     from memcalc.reporting import accuracy, writing
     from memcalc.reporting.reading import read
     from memcalc.reporting.table import csv_text
@@ -73,19 +68,8 @@ def report(
         raise BadFile(", ".join(map(shown, paths)), "no row in there can be read")
     cases = _cases(rows, traced)
     drawn, about = _pictures(cases) if pictures else ({}, [])
-    made_by = shlex.join(
-        [
-            "memcalc",
-            "report",
-            *paths,
-            "--out",
-            out,
-            "--name",
-            name,
-            *["--trace"] * traced,
-            *["--peers", peers or ""] * bool(peers),
-        ]
-    )
+    how = [*["--trace"] * traced, *(["--peers", peers] if peers else [])]
+    made_by = shlex.join(["memcalc", "report", *paths, "--out", out, "--name", name, *how])
     document = accuracy.document(cases, notes, list(drawn), made_by, about, _peers(peers, cases))
     csv = csv_text(cases)
     if check:
@@ -93,12 +77,18 @@ def report(
         for file in late:
             click.echo(f"{os.path.join(out, file)} is out of date")
         raise click.exceptions.Exit(1 if late else 0)
-    try:
-        written = writing.write(out, name, document, csv, drawn)
-    except MissingPackage as error:
-        raise NotModelled(f"{error}, or leave the pictures out: --no-pictures") from None
-    for path in written:
+    for path in writing.write(out, name, document, csv, drawn):
         click.echo(path)
+
+
+def _check_drawable() -> None:
+    """Refuse before the work, not after it."""
+    try:
+        import_module("matplotlib")
+    except ImportError:
+        raise NotModelled(
+            f"{MissingPackage('matplotlib', 'report')}, or leave the pictures out: --no-pictures"
+        ) from None
 
 
 def _cases(rows: Sequence[Row], traced: bool) -> list[Case]:

@@ -90,7 +90,7 @@ def _read_file(path: str) -> tuple[list[Row], list[Note]]:
                 continue
             known = _PUBLISHED_KEYS if data["schema"] == PUBLISHED else _FOOTPRINT_KEYS
             for key in sorted(data.keys() - known):
-                note(where, f"the key {shown(key)} is not known here: the row is read without it")
+                note(where, f"unknown key {shown(key)}")
     except (BadFile, OSError) as error:
         note(place(path), _reason(error, place(path)))
     return rows, list(notes.values())
