@@ -50,7 +50,7 @@ def report(
     """Lay predictions beside what was measured: Markdown, one HTML page, CSV and pictures.
 
     PATHS are files of `memcalc profile --out` (JSON lines), single footprints (--json), published measurements
-    (memcalc.published/1), or folders of those. What cannot be read is listed, never dropped in silence.
+    (memcalc.published/1), or folders of .jsonl files. What cannot be read is listed, never dropped in silence.
     """
     if not paths:
         raise InvalidWorkload("PATHS are missing: a file of footprints, as memcalc profile --out FILE writes them")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BANDS = ((0.05, 0.16), (0.01, 0.26))  # an error, and how dark its band is
+_DECADES = 300  # ends of an axis further apart than this leave no room for 2 and 5
 _SHORTEST = 1.2  # of the axes of sizes: at least so much beyond the points
 
 
@@ -73,13 +74,7 @@ def methods(figure: "Figure", cases: list[Case]) -> None:
         ]
         if known:
             axes.scatter(
-                [off for _, off in known],
-                [y for y, _ in known],
-                color=colour,
-                marker=marker,
-                s=40,
-                alpha=0.8,
-                label=peak,
+                [off for _, off in known], [y for y, _ in known], color=colour, marker=marker, s=40, label=peak
             )
     axes.axvline(0, color=ink(axes), linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
@@ -111,11 +106,12 @@ def _sized(axes: "Axes", low: float, high: float) -> None:
 
 
 def _plain_ticks(axes: "Axes") -> None:
-    """Sizes as people write them: 2, 5, 10 GiB, not powers of ten."""
+    """Sizes as people write them: 2, 5, 10 GiB, not powers of ten; over many decades, one tick to each."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _DECADES * low else (1,), numticks=12))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())

@@ -40,7 +40,8 @@ class Note:
 def read(paths: Sequence[str]) -> tuple[list[Row], list[Note]]:
     """The rows of all files, in order, and what could not be read, by file and line.
 
-    A folder stands for the .jsonl and .json files within. Raises BadFile for a path that is not there at all.
+    A folder stands for the .jsonl files within; a .json file has to be named, since any config is one.
+    Raises BadFile for a path that is not there at all.
     """
     rows: list[Row] = []
     notes: list[Note] = []
@@ -58,9 +59,9 @@ def _files(path: str) -> list[str]:
         check_regular(given)
         return [given]
     found = [os.path.join(folder, name) for folder, _, names in os.walk(given) for name in names]
-    files = sorted(file for file in found if file.endswith((".jsonl", ".json")))
+    files = sorted(file for file in found if file.endswith(".jsonl"))
     if not files:
-        raise BadFile(place(path), "this folder holds no .jsonl and no .json file")
+        raise BadFile(place(path), "this folder holds no .jsonl file")
     return files
 
 
@@ -130,7 +131,9 @@ def _row(data: Mapping[str, Any], where: str) -> Row:
     if schema != SCHEMA:
         raise BadFile(where, f"schema is {shown(schema)}: neither {SCHEMA} nor {PUBLISHED}")
     footprint = Footprint.from_json(data, where)
-    device = footprint.measured.get("name") or footprint.workload.get("device", "")
+    device = footprint.workload.get("device", "")
+    if device != "cpu":  # the CPU's name decides nothing
+        device = footprint.measured.get("name") or device
     source = f"{footprint.producer} {device}" if footprint.producer == "profile" else footprint.producer
     return Row(short(where), short(source), footprint)
 

@@ -43,8 +43,17 @@ def test_a_published_row_becomes_a_footprint_of_what_it_says(tmp_path: Path) -> 
 
 def test_a_footprint_laid_out_over_lines_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps(measured(), indent=2))
-    rows, notes = read([str(tmp_path)])
+    rows, notes = read([str(tmp_path / "one.json")])
     assert len(rows) == 1
+    assert notes == []
+
+
+def test_a_folder_stands_for_its_files_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "a").mkdir()
+    path = file_of(tmp_path / "a", measured())
+    rows, notes = read([str(tmp_path)])
+    assert [row.name for row in rows] == [f"{path}:1"]
     assert notes == []
 
 
