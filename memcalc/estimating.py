@@ -105,7 +105,7 @@ def write(
     timeline = Timeline()
     with _one_at_a_time:
         architecture = declare(family, c, w.method, attention)
-        tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0)
+        tape.start(timeline, cublas_workspace(w.gpu) if w.device == "cuda" else 0, w.device)
         m = _builder(w, c, attention, architecture)
         loaded = load(m, architecture, family, w, depth)
         loop = Training(m, family, c, w, loaded) if w.training else Inference(m, family, c, w)

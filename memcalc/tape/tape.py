@@ -22,6 +22,7 @@ class Tape:
     __slots__ = (
         "autocast",
         "category",
+        "device",
         "frame",
         "gemm_workspaces",
         "grad",
@@ -35,9 +36,10 @@ class Tape:
     def __init__(self) -> None:
         self.start(Timeline(), 0)
 
-    def start(self, timeline: Timeline, workspace_bytes: int) -> None:
+    def start(self, timeline: Timeline, workspace_bytes: int, device: str = "cuda") -> None:
         """Record into `timeline` from now on; cuBLAS workspaces take `workspace_bytes` each (0: none)."""
         self.timeline = timeline
+        self.device = device  # cuda or cpu: few kernels allocate otherwise on the other
         self.scope = ""  # module path of the call under way
         self.category = "activations"  # of blocks that say nothing else
         self.grad = True  # torch.is_grad_enabled()

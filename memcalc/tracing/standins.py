@@ -91,7 +91,9 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         aten._amp_foreach_non_finite_check_and_unscale_.default: StandIn(run=_in_place),
         aten._amp_update_scale_.default: StandIn(run=_amp_update_scale),
     }
-    if gpu is not None:
+    if gpu is None:
+        found[aten.native_layer_norm.default] = StandIn(run=_layer_norm_on_cpu)
+    else:
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
         found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
@@ -139,6 +141,17 @@ def _cudnn_attention(
     """meta makes a logsumexp always, CUDA where backward follows (aten/src/ATen/native/cudnn/MHA.cpp)."""
     out, logsumexp, *rest = aten._scaled_dot_product_cudnn_attention.default(q, k, v, bias, lse, *args, **kw)
     return out, logsumexp if lse else logsumexp.new_empty(0), *rest
+
+
+def _layer_norm_on_cpu(x: torch.Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> Any:
+    """meta's statistics are CUDA's; the CPU keeps x's dtype where weight and bias have it too.
+
+    Source: aten/src/ATen/native/layer_norm.cpp, layer_norm_cpu; cpu/mixed_data_type.h, param_scalar_type.
+    """
+    out, mean, rstd = aten.native_layer_norm.default(x, shape, weight, bias, eps)
+    if all(one is None or one.dtype == x.dtype for one in (weight, bias)):
+        mean, rstd = (torch.empty_like(one, dtype=x.dtype) for one in (mean, rstd))
+    return out, mean, rstd
 
 
 def _in_place(*args: Any) -> None:

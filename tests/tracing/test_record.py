@@ -2,11 +2,13 @@ from typing import Any
 
 import pytest
 
+from memcalc import estimating
 from memcalc.comparing import first_difference
 from memcalc.importers import peft as importer
 from memcalc.timeline import CATEGORIES, Timeline
 from memcalc.tracing.record import record
 from memcalc.workload import Workload
+from tests.tiny import tiny as of_any_family
 from tests.tracing.steps import steps_of, tiny
 
 LOOPS: dict[str, dict[str, Any]] = {
@@ -48,6 +50,15 @@ def _assert_same_stream(workload: Workload) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_meta_and_real_cpu_tensors_give_the_same_stream(family: str, options: dict[str, Any]) -> None:
     _assert_same_stream(tiny(family, **{"dtype": "fp32", "device": "cpu", **options}))
+
+
+@pytest.mark.parametrize("method", ["full", "ln_tuning", "lora"])
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "opt"])
+def test_statistics_of_layer_norm_over_bf16_are_as_the_cpu_keeps_them(family: str, method: str) -> None:
+    workload = of_any_family(family, method, dtype="bf16", device="cpu", attention="eager")
+    _assert_same_stream(workload)
+    difference = first_difference(estimating.record(workload).timeline, record(workload).timeline)
+    assert difference is None, difference
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])

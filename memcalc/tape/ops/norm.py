@@ -1,15 +1,17 @@
 """Layer normalisation: one kernel. RMSNorm is composed, see blocks.py."""
 
 from memcalc.tape.autocast import upper
-from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, tape, wants
 
 
 def layer_norm(x: Tensor, w: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """LayerNorm over the last dim, with or without weight and bias.
 
-    Allocates: the output, mean and rstd in fp32. Saves: x, w, mean, rstd (x, w only where a gradient needs them).
+    Allocates: the output, mean and rstd (fp32; on the CPU x's dtype where weight and bias have it too).
+    Saves: x, w, mean, rstd (x, w only where a gradient needs them).
     Backward allocates: gradients of x, w and bias, those that are wanted.
-    Source: PyTorch 2.13, aten/src/ATen/native/cuda/layer_norm_kernel.cu, layer_norm_cuda, layer_norm_backward_cuda.
+    Source: PyTorch 2.13, aten/src/ATen/native/cuda/layer_norm_kernel.cu, layer_norm_cuda, layer_norm_backward_cuda;
+    aten/src/ATen/native/layer_norm.cpp, layer_norm_cpu; cpu/mixed_data_type.h, param_scalar_type.
     """
     inputs = [upper(one) for one in (x, w, bias) if one is not None]
     wanted = [wants(one) for one in inputs]
@@ -17,7 +19,9 @@ def layer_norm(x: Tensor, w: Tensor | None = None, bias: Tensor | None = None) -
     kept = [save(one.data) for one in saved] if any(wanted) else []
     statistics = (*x.shape[:-1], 1)
     out = new(x.shape, inputs[0].dtype, "layer_norm")
-    mean, rstd = new(statistics, "fp32", "layer_norm"), new(statistics, "fp32", "layer_norm")
+    mixed = any(one.dtype != inputs[0].dtype for one in inputs)
+    precision = inputs[0].dtype if tape.device == "cpu" and not mixed else "fp32"
+    mean, rstd = new(statistics, precision, "layer_norm"), new(statistics, precision, "layer_norm")
     if kept:
         kept += [save(mean), save(rstd)]
     shapes = [(one.shape, one.dtype) for one in inputs[1:]]
