@@ -6,7 +6,8 @@ MemcalcError
 ├── BadFile (2)           a config, profile or suite that cannot be read
 ├── MissingPackage (3)    an optional dependency is not installed; names the install line
 ├── NotModelled (3)       real, but not by this command; names one that can
-└── RunFailed (4)         the run itself failed: out of memory, crash, timeout
+├── RunFailed (4)         the run itself failed: out of memory, crash, timeout
+└── DeviceBusy (4)        others use the device that was to be measured
 """
 
 import difflib
@@ -61,6 +62,12 @@ class NotModelled(MemcalcError):
 
 class RunFailed(MemcalcError):
     """The run itself failed: out of memory, a crash, a timeout."""
+
+    exit_code = 4
+
+
+class DeviceBusy(MemcalcError):
+    """Others use the device that was to be measured."""
 
     exit_code = 4
 

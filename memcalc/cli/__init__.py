@@ -32,6 +32,7 @@ _NO_COMMANDS = (
     "listing",
     "options",
     "show",
+    "suites",
 )  # the other files of this folder
 _LOOKALIKES = str.maketrans({"×": "x", "·": "|", "–": "-", "…": "...", "→": "->", **dict.fromkeys("█▉▊▋▌▍▎▏", "#")})
 

@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from memcalc.cli.options import WorkloadCommand
 from memcalc.cli.show import Show, footprint_options
-from memcalc.errors import RunFailed
+from memcalc.cli.suites import suite_options
+from memcalc.errors import InvalidWorkload, RunFailed
 
 if TYPE_CHECKING:
     from memcalc.workload import Workload
@@ -19,10 +20,36 @@ EXAMPLES = (
     "memcalc profile --model llama-3.1-8b --method qlora --batch 4 --out ./runs.jsonl",
     "memcalc profile --model ./my-model --pretrained --method lora --snapshot ./peak.pickle",
     "memcalc profile --model ./my-model --dtype fp32 --device cpu --json",
+    "memcalc profile --suite ./profiles/suites/core.toml --out ./core.jsonl",
 )
 
 
-@click.command(cls=WorkloadCommand, examples=EXAMPLES)
+_WITH_SUITE = ("suite", "shard", "list_cases", "retry", "shared", "out", "timeout", "warmup", "steps", "top")
+
+
+class ProfileCommand(WorkloadCommand):
+    """One workload by its options, or with --suite those that a file names."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        source = ctx.get_parameter_source
+        given = [param for param in self.get_params(ctx) if source(param.name or "") is ParameterSource.COMMANDLINE]
+        if ctx.params["suite"] is None:
+            for param in given:
+                if param.name in ("shard", "list_cases", "retry", "shared"):
+                    raise InvalidWorkload(f"{param.opts[0]} goes with --suite only")
+            for name in ("suite", "shard", "list_cases", "retry", "shared"):
+                del ctx.params[name]
+            return super().invoke(ctx)
+        for param in given:
+            if param.name not in _WITH_SUITE:
+                raise InvalidWorkload(f"{param.opts[0]} cannot go with --suite: the file names each case's options")
+        from memcalc.cli import suites
+
+        return suites.run(**{name: ctx.params[name] for name in _WITH_SUITE})
+
+
+@click.command(cls=ProfileCommand, examples=EXAMPLES)
+@suite_options
 @footprint_options
 @click.option("--pretrained", is_flag=True, help="load the checkpoint's weights (safetensors), not random ones")
 @click.option(

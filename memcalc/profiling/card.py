@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable
 
 from memcalc.catalog.find import find_gpu
-from memcalc.errors import UnknownName
+from memcalc.errors import DeviceBusy, UnknownName
 from memcalc.kernels import Gpu
 from memcalc.profiling.device import Device
 from memcalc.profiling.facts import Facts, Unmeasurable
 from memcalc.profiling.nvml import Process, alone, used_by
+from memcalc.units import MIB, gib
 
+OTHERS = 256 * MIB  # of processes that are listed: an idle context has more
+TAKEN = 1024 * MIB  # of whom, in a container, nobody tells: the driver itself holds up to 0.6 GiB of a large card
 SETTINGS = (  # of the environment, that move memory
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
@@ -32,7 +35,8 @@ def settings() -> dict[str, str]:
 class Card:
     """Created before torch touches the device, so that the CUDA context can be told apart."""
 
-    def __init__(self, device: Device, facts: Facts) -> None:
+    def __init__(self, device: Device, facts: Facts, *, shared: bool = True) -> None:
+        """Raises DeviceBusy where others use the card and it is not to be `shared`."""
         self.device, self.facts = device, facts
         self._used_before = device.nvml.used_by_card()
         self._processes_before = device.nvml.processes_by_card()
@@ -45,7 +49,10 @@ class Card:
         facts.read("driver", device.nvml.driver)
         facts.read("device_memory", lambda: device.nvml.total(self.uuid))
         facts.read("other_processes", lambda: len(self._before()))
+        facts.read("others_used_before", self._others)
         facts.read("device_used_before", self._baseline)
+        if not shared:
+            self._refuse_others()
         facts.read("context_bytes", self.outside_allocator)
 
     def gpu(self) -> Gpu | None:
@@ -84,6 +91,22 @@ class Card:
             return used_by(after, os.getpid()) - reserved
         except Unmeasurable as refusal:
             raise Unmeasurable(f"other processes are on the card, and ours cannot be told apart: {refusal}") from None
+
+    def _others(self) -> int:
+        """Bytes of the processes that computed on the card before we came, as far as the driver tells."""
+        used = [process.used for process in self._before()]
+        if None in used:
+            raise Unmeasurable("the driver does not tell what a process uses (WDDM)")
+        return sum(filter(None, used))
+
+    def _refuse_others(self) -> None:
+        values = self.facts.values
+        others, baseline = values["others_used_before"] or 0, values["device_used_before"] or 0
+        if others > OTHERS or baseline > TAKEN:
+            raise DeviceBusy(
+                f"others use {self.name}: {gib(max(others, baseline))} were taken before the case began; wait for them "
+                "or measure all the same with --shared"
+            )
 
     def _baseline(self) -> int:
         if self.uuid not in self._used_before:

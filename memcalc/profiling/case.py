@@ -14,4 +14,5 @@ class Case:
     warmup: int = 1  # further steps before those that are timed
     steps: int = 3  # further steps that are timed
     top: int = 0  # so many of the largest blocks alive at the peak
+    shared: bool = True  # measure although others use the device
     snapshot: str | None = None  # file for PyTorch's memory viewer

@@ -1,5 +1,7 @@
 """A case on the CPU: real tensors under a recorder, since PyTorch's CPU allocator counts nothing."""
 
+import contextlib
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,8 +43,17 @@ def measure(case: Case, record: Record) -> Footprint:
         producer="profile",
         outcome="ok",
         unavailable={**footprint.unavailable, **_UNSEEN},
-        measured=dict.fromkeys(name.removeprefix("measured.") for name in _UNSEEN),
+        measured={**dict.fromkeys(name.removeprefix("measured.") for name in _UNSEEN), "name": processor()},
     )
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _refuse(case: Case) -> None:

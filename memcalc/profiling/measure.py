@@ -30,7 +30,7 @@ def measure(case: Case, device: Device | None = None) -> Footprint:
         )
     device = device or open_device(case.workload.device)
     facts = Facts()
-    card = Card(device, facts)
+    card = Card(device, facts, shared=case.shared)
     facts.read("recording", lambda: _record(device, case))
     workload = replace(case.workload, gpu=card.gpu() or case.workload.gpu)
     with pinning.attention(workload) as kernels:

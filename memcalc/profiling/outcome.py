@@ -9,7 +9,7 @@ from memcalc.profiling.failing import COUNTS, PEAKS, Failure
 from memcalc.profiling.pinning import Kernels
 from memcalc.profiling.recorded import AtPeak
 from memcalc.profiling.run import Run
-from memcalc.realize import describing
+from memcalc.realize import describing, versions
 
 _UNTOLD = (
     "the allocator's record does not say which operator a block belongs to: measured.at_peak_known holds what is told"
@@ -44,7 +44,7 @@ def footprint_of_run(
         workload={**run.workload.to_json(), "attention_kernel": kernel},
         phases=tuple(phase for phase in meter.phases() if failure is None or phase.name != failure.phase),
         unavailable=unavailable,
-        versions={**describing.versions(), **_backend_versions(facts)},
+        versions={**versions.installed(), **_backend_versions(facts)},
         warnings=(*run.workload.warnings, *_warnings(facts.values)),
         seconds=seconds,
         largest=() if peak is None or failure is not None else peak.largest,

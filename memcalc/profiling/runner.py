@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from memcalc.errors import BadFile, InvalidWorkload, MemcalcError, NotModelled, RunFailed
+from memcalc.errors import BadFile, DeviceBusy, InvalidWorkload, MemcalcError, NotModelled, RunFailed
 from memcalc.footprint import Footprint
 from memcalc.profiling.case import Case
 from memcalc.profiling.failing import Failure, failed
@@ -22,27 +22,41 @@ Measure = Callable[[Case], Footprint]  # picklable: it is called in the other pr
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _CHILD = (  # the memcalc that runs here, and nothing that lies in the working directory
-    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
-    "from memcalc.profiling.child import main; main(sys.argv[2])"
+    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); from importlib import import_module; "
+    "import_module('memcalc.profiling.' + sys.argv[2]).main(sys.argv[3])"
 )
 _CONF = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # c10/cuda/CUDAAllocatorConfig.h reads them in this order
-_ERRORS: Mapping[int, type[MemcalcError]] = {2: InvalidWorkload, 3: NotModelled, 4: RunFailed}
+_ERRORS: Mapping[int, type[MemcalcError]] = {2: InvalidWorkload, 3: NotModelled, 4: RunFailed}  # by exit code
 
 
-def run(case: Case, measure: Measure, *, timeout: float | None = None) -> Footprint:
+class Called(NamedTuple):
+    """What another process is called with, and where it leaves what it has to say."""
+
+    answer: str  # file
+    log: str  # file
+    told: bytes  # a pickle of (measure, case)
+    environment: Mapping[str, str]
+    timeout: float | None  # seconds
+
+
+Call = Callable[[Called], int | None]  # the exit status, None where time ran out
+
+
+def run(case: Case, measure: Measure, *, timeout: float | None = None, call: "Call | None" = None) -> Footprint:
     """The footprint that `measure` makes of a case, elsewhere. A crash, a kill or a timeout is an outcome.
+
+    `call` starts the other process and waits for it: a fresh interpreter unless it is said.
 
     The allocator's settings are the workload's, or where it has none those of this process's environment.
     Raises the MemcalcError that `measure` raised.
     """
     if case.snapshot is not None:
         _check_writable(case.snapshot)
-    case = replace(case, workload=_with_settings(case.workload))
+    case = replace(case, workload=with_settings(case.workload))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="memcalc-") as folder:
         answer, log = os.path.join(folder, "answer.json"), os.path.join(folder, "log.txt")
-        with open(log, "wb") as output:
-            status = _call(answer, pickle.dumps((measure, case)), _environment(case), output, timeout)
+        status = (call or spawn)(Called(answer, log, pickle.dumps((measure, case)), _environment(case), timeout))
         seconds = time.perf_counter() - began
         if status is None:
             failure = Failure("timeout", f"it was stopped after {timeout:g} seconds")
@@ -51,31 +65,42 @@ def run(case: Case, measure: Measure, *, timeout: float | None = None) -> Footpr
             return failed(case.workload, Failure("crashed", _last_words(status, log)), seconds)
         with open(answer, encoding="utf-8") as file:
             said = json.load(file)
+    if said.get("busy"):
+        raise DeviceBusy(said["refused"])
     if "refused" in said:
         raise _ERRORS[said["exit_code"]](said["refused"])
     return Footprint.from_json(said["footprint"])
 
 
-def _call(answer: str, told: bytes, environment: Mapping[str, str], output: Any, timeout: float | None) -> int | None:
-    """Run the child to its end; its exit status, or None where time ran out."""
-    process = subprocess.Popen(  # noqa: S603 - this very interpreter
-        [sys.executable, "-P", "-c", _CHILD, _ROOT, answer],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,  # whatever it starts ends with it
-    )
+def spawn(called: Called) -> int | None:
+    """Run a fresh interpreter to its end; its exit status, or None where time ran out."""
+    with open(called.log, "wb") as output:
+        process = interpreter("child", called.answer, called.environment, output, subprocess.STDOUT)
     try:
-        process.communicate(told, timeout=timeout)
+        process.communicate(called.told, timeout=called.timeout)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(process)
+        end(process)
     return process.returncode
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def interpreter(
+    module: str, argument: str, environment: Mapping[str, str], out: Any, err: Any
+) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that runs `main` of one of this package's modules, in a session of its own."""
+    return subprocess.Popen(  # noqa: S603 - this very interpreter
+        [sys.executable, "-P", "-c", _CHILD, _ROOT, module, argument],
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=err,
+        env=environment,
+        start_new_session=True,  # whatever it starts ends with it
+    )
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Make sure that it has ended, and all that it started."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -91,7 +116,8 @@ def _check_writable(path: str) -> None:
         raise BadFile(path, "cannot be written")
 
 
-def _with_settings(workload: Workload) -> Workload:
+def with_settings(workload: Workload) -> Workload:
+    """The workload with the allocator's settings under which it will run."""
     ambient = next((os.environ[name] for name in _CONF if os.environ.get(name)), "")
     return replace(workload, alloc_conf=workload.alloc_conf or ambient)
 

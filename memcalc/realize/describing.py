@@ -1,18 +1,13 @@
-"""What only the built model and the installed libraries can tell: counts, the checkpoint's size, versions."""
+"""What only the built model and the installed libraries can tell: counts, the checkpoint's size."""
 
 # ruff: noqa: SLF001 - torch keeps there which buffers are not saved
 
-import contextlib
-import importlib.metadata
-import platform
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memcalc.realize.adapters import uses_peft
-
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
 def counted(model: Any) -> tuple[int, int]:
@@ -57,11 +52,3 @@ class _StayingOnMeta(TorchDispatchMode):
         if func is torch.ops.aten._to_copy.default and args[0].is_meta:
             kwargs["device"] = args[0].device
         return func(*args, **kwargs)
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

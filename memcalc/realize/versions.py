@@ -1,14 +1,27 @@
-"""What differs between the versions of transformers that people have, 4.45 to 5.x."""
+"""Which versions are installed, and what differs between those of transformers that people have, 4.45 to 5.x."""
 
 # ruff: noqa: SLF001 - some of it is private
 
+import contextlib
+import importlib.metadata
+import platform
 from functools import cache
 from typing import Any
 
 from memcalc.errors import MemcalcError, MissingPackage, NotModelled
 
 OLDEST = (4, 45)
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 _EXTRAS = {"torch": "trace", "transformers": "trace", "peft": "trace", "accelerate": "trace", "bitsandbytes": "quant"}
+
+
+def installed() -> dict[str, str]:
+    """The versions of Python and of the libraries that a run's memory depends on; none of them is imported."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def not_importable(error: ImportError) -> MemcalcError:

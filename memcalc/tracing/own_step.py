@@ -20,7 +20,7 @@ from memcalc.errors import InvalidWorkload
 from memcalc.footprint import Footprint
 from memcalc.kernels import Gpu
 from memcalc.optimizers import about_managed_memory
-from memcalc.realize import describing
+from memcalc.realize import describing, versions
 from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
@@ -127,7 +127,7 @@ class TracedStep:
             trainable_params=sum(trainable for _, trainable in counted),
             checkpoint_bytes=0,
             attention_kernel="+".join(self._chooser.taken),
-            versions=describing.versions(),
+            versions=versions.installed(),
             warnings=about_managed_memory("the optimizer", sum(map(managed_bytes, self._optimizers.values()))),
         )
         seconds = time.perf_counter() - self._started

@@ -12,7 +12,7 @@ from torch import nn
 
 from memcalc.footprint import Footprint
 from memcalc.optimizers import about_managed_memory
-from memcalc.realize import describing, loops
+from memcalc.realize import describing, loops, versions
 from memcalc.realize.adapters import uses_peft
 from memcalc.realize.loading import Unloaded, build_base, load
 from memcalc.realize.optimizer import managed_bytes
@@ -81,7 +81,7 @@ def record(
             trainable_params=trainable,
             checkpoint_bytes=checkpoint_bytes,
             attention_kernel=_kernel_taken(model, chooser),
-            versions=describing.versions(),
+            versions=versions.installed(),
             warnings=(
                 *((_NO_OUTLIERS,) if workload.quant == "int8" else ()),
                 *about_managed_memory(workload.optimizer, managed),

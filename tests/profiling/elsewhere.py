@@ -5,9 +5,10 @@ import signal
 import sys
 import time
 
-from memcalc.errors import NotModelled
+from memcalc.errors import DeviceBusy, NotModelled
 from memcalc.footprint import Footprint
 from memcalc.profiling.case import Case
+from memcalc.profiling.failing import Failure, failed
 
 
 def answers(case: Case) -> Footprint:
@@ -35,3 +36,24 @@ def is_killed(case: Case) -> Footprint:
 def hangs(case: Case) -> Footprint:
     time.sleep(60)
     raise AssertionError
+
+
+def is_full(case: Case) -> Footprint:
+    return failed(case.workload, Failure("out_of_memory", "2 GiB too many", "forward"), 1.0)
+
+
+def finds_others(case: Case) -> Footprint:
+    raise DeviceBusy("others use it")
+
+
+def by_batch(case: Case) -> Footprint:
+    """One of the above, by the case's micro-batch."""
+    return (answers, raises, is_killed, refuses, hangs)[case.workload.batch - 1](case)
+
+
+def orphans(case: Case) -> Footprint:
+    """Answers, and leaves a process behind."""
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    return answers(case)

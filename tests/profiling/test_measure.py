@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from memcalc.allocator import Replay, replay
-from memcalc.errors import NotModelled
+from memcalc.errors import DeviceBusy, NotModelled
 from memcalc.footprint import Footprint
 from memcalc.profiling.case import Case
 from memcalc.profiling.device import Device
@@ -20,6 +20,7 @@ from memcalc.profiling.measure import measure
 from memcalc.profiling.memory import Metal
 from memcalc.profiling.nvml import Nvml
 from memcalc.tracing.record import record
+from memcalc.units import GIB, MIB
 from memcalc.workload import Workload
 from tests.profiling.fakes import CONTEXT, Counting, FakeCuda, FakeNvml, fake_device
 from tests.tracing.steps import tiny
@@ -198,3 +199,34 @@ def test_a_real_card_reaches_the_peak_that_trace_says() -> None:
 
 def _card(footprint: Footprint) -> Any:
     return Workload.from_json(footprint.workload).gpu
+
+
+@pytest.mark.parametrize("used", [300 * MIB, 20 * GIB])
+def test_a_card_that_others_use_is_refused_unless_it_is_shared(used: int) -> None:
+    alone = Case(tiny(), shared=False)
+    cuda = FakeCuda()
+    with pytest.raises(DeviceBusy, match="--shared"):
+        measure(alone, fake_device(cuda, FakeNvml(cuda, os.getpid(), others=((1, used),))))
+    cuda = FakeCuda()
+    with Counting(cuda) as counting:
+        shared = dataclasses.replace(alone, shared=True)
+        footprint = measure(shared, fake_device(cuda, FakeNvml(cuda, os.getpid(), others=((1, used),))))
+        counting.closed = True
+    assert footprint.measured["others_used_before"] == used
+    assert "1 other processes computed on this card" in footprint.warnings
+
+
+def test_a_card_with_hidden_processes_is_refused_by_what_is_taken() -> None:
+    cuda = FakeCuda()
+    nvml = FakeNvml(cuda, os.getpid(), others=((1, 20 * GIB),))
+    nvml.refused.add("nvmlDeviceGetComputeRunningProcesses")
+    with pytest.raises(DeviceBusy, match="20"):
+        measure(Case(tiny(), shared=False), fake_device(cuda, nvml))
+
+
+def test_an_idle_card_is_nobodys() -> None:
+    cuda = FakeCuda()
+    with Counting(cuda) as counting:
+        footprint = measure(Case(tiny(), shared=False), fake_device(cuda, FakeNvml(cuda, os.getpid())))
+        counting.closed = True
+    assert footprint.measured["others_used_before"] == 0

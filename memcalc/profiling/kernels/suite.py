@@ -14,7 +14,7 @@ from memcalc.profiling.facts import Facts, Unmeasurable
 from memcalc.profiling.kernels import attention, choosing, plain, process, quantized, reductions, varlen
 from memcalc.profiling.kernels.case import Case
 from memcalc.profiling.kernels.probe import Probe
-from memcalc.realize import describing
+from memcalc.realize import versions
 
 SCHEMA = "memcalc.kernels/1"
 
@@ -65,4 +65,4 @@ def _look(case: Case, probe: Probe, device: str) -> dict[str, Any]:
 
 def _versions(facts: Facts) -> dict[str, str]:
     found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": facts.values["driver"]}
-    return describing.versions() | {name: str(version) for name, version in found.items() if version is not None}
+    return versions.installed() | {name: str(version) for name, version in found.items() if version is not None}
