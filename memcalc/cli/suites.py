@@ -125,11 +125,13 @@ def _bar(
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     from memcalc.reporting.console import printable
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    case_column = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), case_column)
+    with Progress(*columns, console=Console(stderr=True), expand=True) as progress:
         task = progress.add_task(escape(printable(title)), total=total)
 
         def began(case: SuiteCase) -> None:
