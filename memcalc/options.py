@@ -24,6 +24,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()  # further flags, with their dashes
     names: tuple[str, ...] = ()  # further keyword names in Python and JSON
+    least: int = 1  # of a whole number
     pairs: bool = False  # a list of NAME=NUMBER, which Python and JSON may give as a mapping too
 
     @property
@@ -33,11 +34,18 @@ class Option(NamedTuple):
 
 
 def option(
-    default: Any, flag: str, help: str, *, choices: Sequence[str] = (), aliases: Sequence[str] = (), pairs: bool = False
+    default: Any,
+    flag: str,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    aliases: Sequence[str] = (),
+    least: int = 1,
+    pairs: bool = False,
 ) -> Any:
     """A dataclass field with `default`, set by `flag` on the command line."""
     names = tuple(alias.lstrip("-").replace("-", "_") for alias in aliases)
-    described = Option(flag, help, tuple(choices), tuple(aliases), names, pairs)
+    described = Option(flag, help, tuple(choices), tuple(aliases), names, least, pairs)
     return dataclasses.field(default=default, metadata={_KEY: described})
 
 
@@ -66,7 +74,7 @@ def _coerced(value: object, described: Option, default: object) -> object:
             raise InvalidWorkload(f"{described.name} is a switch: true or false, not {shown(value)}")
         return value
     if isinstance(default, int):
-        return _whole(value, described.name)
+        return _whole(value, described)
     if isinstance(default, float):
         return number(value, described.name)
     if default is None:
@@ -78,14 +86,17 @@ def _coerced(value: object, described: Option, default: object) -> object:
     return _choice(value, described)
 
 
-def _whole(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _within(value):
-        raise InvalidWorkload(f"{name} must be a whole number from 1 to {LARGEST:,}, not {shown(value)}")
+def _whole(value: object, described: Option) -> int:
+    least = described.least
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _within(value, least):
+        raise InvalidWorkload(
+            f"{described.name} must be a whole number from {least} to {LARGEST:,}, not {shown(value)}"
+        )
     return int(value)
 
 
-def _within(value: float) -> bool:
-    return math.isfinite(value) and value == int(value) and 1 <= value <= LARGEST
+def _within(value: float, least: int) -> bool:
+    return math.isfinite(value) and value == int(value) and least <= value <= LARGEST
 
 
 def number(value: object, name: str) -> float:

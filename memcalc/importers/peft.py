@@ -22,7 +22,8 @@ _INFORMATIVE = frozenset(
         "inference_mode", "megatron_core", "qalora_group_size",
     }
 )  # fmt: skip
-_PLAIN_INITS = (True, False, None, "gaussian")  # of LoRA's weights: they leave nothing behind
+_PLAIN_INITS = (True, False, None, "gaussian")  # of adapters' weights: they leave nothing behind
+_INITS = ("init_lora_weights", "init_weights")
 
 
 @final
@@ -124,6 +125,6 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[fields[key]] = value
         elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value or []
-        elif key not in _INFORMATIVE and value and not (key == "init_lora_weights" and value in _PLAIN_INITS):
+        elif key not in _INFORMATIVE and value and not (key in _INITS and value in _PLAIN_INITS):
             return None
     return {name: value for name, value in own.items() if value is not None}

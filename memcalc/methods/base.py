@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
-from memcalc.options import options_of
+from memcalc.options import option, options_of
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -115,6 +115,58 @@ class Method:
         """The method's options as plain JSON values."""
         values = {name: getattr(self, name) for name in options_of(type(self))}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+class OnLinears(Method):
+    """A method that adapts linear layers by name: those of its option `target`, by default LoRA's."""
+
+    __slots__ = ()
+    target: tuple[str, ...]
+
+    @property
+    def layers_alike(self) -> bool:
+        return not names_a_layer(self.target)
+
+    def targets(self, model: Anatomy) -> frozenset[str]:
+        return match_targets(self.target or self.default_targets(model.model_type), model)
+
+    def default_targets(self, model_type: str) -> tuple[str, ...]:
+        return DEFAULT_TARGETS.get(model_type, ())
+
+    @property
+    def target_modules(self) -> str | list[str] | None:
+        """As peft's config has them."""
+        return ALL_LINEAR if ALL_LINEAR in self.target else list(self.target) or None
+
+
+def refuse_conv1d(m: "Builder", w: "Weight", name: str) -> None:
+    """Raise InvalidWorkload where a target is transformers' Conv1D, which most of peft's methods do not take.
+
+    A packed one is bitsandbytes' linear layer; which ones are is known from loading on.
+    """
+    if w.turned and not m.declaring:
+        raise InvalidWorkload(f"peft refuses this: {name} is a Conv1D, and this method adapts torch.nn.Linear only")
+
+
+def target_option() -> Any:
+    """The option `target` of a method that adapts linear layers."""
+    return option(
+        (),
+        "--target",
+        "adapted linear layers, by name or suffix, or all-linear; default: peft's for the model",
+        aliases=("--target-modules", "--targets"),
+    )
+
+
+def trained_biases(which: str, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+    """The base model's biases that train: none, all, or those of the targets (peft's "lora_only" and the like).
+
+    Source: peft 0.21.2, tuners/tuners_utils.py, _mark_only_adapters_as_trainable.
+    """
+    biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
+    return frozenset(
+        name for name, module in biases.items() if which == "all" or (which != "none" and module in targets)
+    )
 
 
 def match_targets(wanted: tuple[str, ...], model: Anatomy) -> frozenset[str]:

@@ -156,7 +156,7 @@ def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
     tied_to = next(name for name, declared in model.base.items() if declared.kind == "embedding")
     for name in parameter_order(model):
         copied = model.adapters.get(name)
-        if copied is not None and copied.kind is None:
+        if copied is not None and not copied.of:
             continue
         module = name.rpartition(".")[0] if copied is None else copied.module(name)
         known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
@@ -175,12 +175,12 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
     Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer, inject_adapter,
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
-    added = {name: adapter for name, adapter in model.adapters.items() if adapter.kind is None}
+    added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
     for name, adapter in added.items():
         base = m.parameters.get(f"{adapter.module(name)}.weight")  # a packed one is no parameter here
-        _add(m, name, adapter, w.dtype if base is None else base.dtype)
+        _add(m, name, adapter, adapter.dtype or (w.dtype if base is None else base.dtype))
     for name, adapter in model.adapters.items():
-        if adapter.kind is not None:
+        if adapter.of:
             if adapter.of not in m.parameters:
                 raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
             _add(m, name, adapter, m.parameters[adapter.of].dtype)

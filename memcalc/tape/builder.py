@@ -33,12 +33,13 @@ class Declared(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """A parameter that the method adds beside a module, or its copy of one of the module's own."""
+    """A parameter or buffer that the method adds beside a module, or its copy of one of the module's own."""
 
     part: str  # its name below the module that it adapts: "lora_A.default.weight"
     shape: Shape
-    kind: Kind | None = None  # of what it is a copy of
-    of: str = ""  # the full name of what it is a copy of
+    kind: Kind | None = None  # of what it is a copy of; "buffer": it never trains
+    of: str = ""  # the full name of what it is a copy of; "": it is new
+    dtype: str = ""  # of a buffer that keeps its own
 
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""
@@ -104,14 +105,16 @@ class Builder:
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 
-    def adapter(self, name: str, part: str, shape: Shape, kind: Kind | None = None, of: str = "") -> Tensor:
-        """The method's own parameter `part`, next to the base module `name` (its full path)."""
+    def adapter(
+        self, name: str, part: str, shape: Shape, kind: Kind | None = None, of: str = "", dtype: str = ""
+    ) -> Tensor:
+        """The method's own parameter or buffer `part`, next to the base module `name` (its full path)."""
         full = f"{name}.{part}"
         found = self.parameters.get(full)
         if found is None:
             assert self.declaring, f"{full} was not declared"
-            self.declared_adapters[full] = Adapter(part, shape, kind, of)
-            found = self.parameters[full] = Tensor(new(shape, "fp32", full))
+            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype)
+            found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 
     def own(self, name: str, part: str, shape: Shape, kind: Kind) -> Tensor:

@@ -16,6 +16,8 @@ class Weight(Protocol):
     def d_out(self) -> int: ...
     @property
     def packed(self) -> bool: ...
+    @property
+    def turned(self) -> bool: ...  # Conv1D's (d_in, d_out)
     def linear(self, x: Tensor) -> Tensor: ...
 
 
@@ -40,6 +42,10 @@ class Plain:
     def packed(self) -> bool:
         return False
 
+    @property
+    def turned(self) -> bool:
+        return False
+
     def linear(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
@@ -56,6 +62,10 @@ class Transposed(Plain):
     @property
     def d_out(self) -> int:
         return self.weight.shape[1]
+
+    @property
+    def turned(self) -> bool:
+        return True
 
     def linear(self, x: Tensor) -> Tensor:
         assert self.bias is not None

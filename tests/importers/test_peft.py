@@ -13,7 +13,7 @@ from memcalc.methods.lora import Lora
 from tests.tracing.steps import CONFIGS
 
 MODEL = Model("tiny", CONFIGS["llama"], "test")
-OFT = {"peft_type": "OFT", "oft_block_size": 16, "target_modules": ["q_proj"]}
+C3A = {"peft_type": "C3A", "block_size": 16, "target_modules": ["q_proj"]}
 SAVED: Final[dict[str, Any]] = {  # as peft writes it: all fields, most of them at their defaults
     "alpha_pattern": {}, "auto_mapping": None, "base_model_name_or_path": "some/model", "bias": "none",
     "corda_config": None, "eva_config": None, "exclude_modules": None, "fan_in_fan_out": False, "inference_mode": True,
@@ -74,8 +74,8 @@ def test_what_a_lora_says_of_layers_and_modules_is_said_by_ours(more: dict[str, 
 def test_a_method_that_only_peft_has_is_refused_by_estimate_and_names_trace() -> None:
     from memcalc.estimating import estimate
 
-    workload = peft.workload(MODEL, OFT)
-    assert workload.method_name == "oft"
+    workload = peft.workload(MODEL, C3A)
+    assert workload.method_name == "c3a"
     with pytest.raises(NotModelled, match="memcalc trace"):
         estimate(workload)
 
@@ -86,7 +86,7 @@ def test_qlora_is_its_own_quantization_under_a_config() -> None:
 
 
 def test_a_workload_survives_json() -> None:
-    for config in (SAVED, OFT):
+    for config in (SAVED, C3A):
         workload = peft.workload(MODEL, config, batch=3)
         again = peft.from_json(workload.to_json())
         assert again.to_json() == workload.to_json()
@@ -111,7 +111,7 @@ def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"rank": 4}, {"method": "full"}, {"lora_alpha": 3}])
 def test_options_that_contradict_a_config_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidWorkload, match="--peft-config"):
-        peft.workload(MODEL, OFT, **options)
+        peft.workload(MODEL, C3A, **options)
 
 
 def test_nothing_of_a_hostile_config_is_executed_or_fetched() -> None:

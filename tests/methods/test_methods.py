@@ -47,6 +47,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "linear layers": {"target": "all-linear"},
         "the head": {"target": "lm_head"},
     },
+    "oft": {
+        "blocks by count": {"r": 4, "target": "all-linear"},
+        "one block for all": {"oft_block_size": 8, "block_share": True, "bias": "all"},
+        "the nearest divisor": {"oft_block_size": 12, "num_cayley_neumann_terms": 2},
+    },
 }
 # What a family must be given to suit a method at all.
 SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {("bitfit", "llama"): {"mlp_bias": True}}
@@ -86,7 +91,7 @@ def test_its_parameters_are_pefts(model_type: str, method: str, options: dict[st
     mine = [
         (name, parameters[name].shape, name in loaded.trained, "" if name in base else parameters[name].dtype)
         for name in parameter_order(loaded.model)
-        if name in parameters and not _is_buffer(base, name)
+        if name in parameters and (base | loaded.model.adapters)[name].kind != "buffer"
     ]
     packed = {f"{name}.weight" for name in _linears(base) if w.quant != "none"} - {"lm_head.weight"}
     named = [(_own_name(name), x) for name, x in _real(w).named_parameters()]
@@ -95,10 +100,6 @@ def test_its_parameters_are_pefts(model_type: str, method: str, options: dict[st
         for name, x in named
         if name not in packed
     ]
-
-
-def _is_buffer(base: Mapping[str, Any], name: str) -> bool:
-    return name in base and base[name].kind == "buffer"
 
 
 def _linears(base: Mapping[str, Any]) -> list[str]:

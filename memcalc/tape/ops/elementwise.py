@@ -89,12 +89,16 @@ def shift(x: Tensor) -> Tensor:
     return record(like(x.data, "add"), (x,), backward)
 
 
-def added_in_place(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """x += y, or something without a gradient. Allocates: nothing. Backward: the same gradient."""
+def added_in_place(x: Tensor, y: Tensor | None = None, *, scaled: bool = False) -> Tensor:
+    """x += y, or something without a gradient. Allocates: nothing.
+
+    Backward: the same gradient; where y is `scaled` by a number on the way, y's is a block of its own.
+    """
     inputs = (x,) if y is None else (x, y)
+    multiplied = scaled and y is not None and wants(y)
 
     def backward(g: Array) -> list[Array]:
-        return [g for _ in range(count)]
+        return [g, like(g, "mul") if multiplied else g][:count]
 
     count = len(inputs)
     return record(x.data, inputs, backward)

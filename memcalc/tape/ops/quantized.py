@@ -30,6 +30,10 @@ class Packed4Bit:
     def packed(self) -> bool:
         return True
 
+    @property
+    def turned(self) -> bool:
+        return False
+
     def linear(self, x: Tensor) -> Tensor:
         """Linear4bit.forward: x in the compute dtype, the result in x's own; the bias is cast for good."""
         low = cast(x, self.compute_dtype)

@@ -51,6 +51,21 @@ def transpose(x: Tensor, first: int, second: int) -> Tensor:
     return record(out, (x,), backward)
 
 
+def permute(x: Tensor, dims: Shape) -> Tensor:
+    """The dims in another order, each of `dims` being the old place of the new one. Allocates: nothing."""
+    out = _permuted(x.data, dims)
+    back = tuple(sorted(range(len(dims)), key=dims.__getitem__))
+
+    def backward(g: Array) -> list[Array]:
+        return [_permuted(g, back)]
+
+    return record(out, (x,), backward)
+
+
+def _permuted(array: Array, dims: Shape) -> Array:
+    return array.view(tuple(array.shape[dim] for dim in dims), tuple(array.strides[dim] for dim in dims))
+
+
 def heads(x: Tensor, head_dim: int) -> Tensor:
     """(b, s, heads * head_dim) as (b, heads, s, head_dim): a view and a transposition in one node."""
     before = b, s, width = x.shape
@@ -81,6 +96,16 @@ def expand(x: Tensor, shape: Shape) -> Tensor:
         return [g]
 
     return record(x.data.view(shape, strides), (x,), backward)
+
+
+def repeat(x: Tensor, times: int) -> Tensor:
+    """x several times along its first dim. Allocates: the output. Backward allocates: the sum over the copies."""
+    before = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [new(before, g.dtype, "sum")]
+
+    return record(new((times * before[0], *before[1:]), x.dtype, "repeat"), (x,), backward)
 
 
 def contiguous(x: Tensor) -> Tensor:

@@ -51,6 +51,12 @@ OPS: Final = {
         _one,
         lambda b: (((b, 5, 8), "bf16"),),
     ),
+    "added_in_place, scaled": Op(
+        lambda x, y: ops.added_in_place(ops.scale(x), y, scaled=True), lambda x, y: (x * 2).add_(y, alpha=2.0), _two
+    ),
+    "added_in_place, a gradient": Op(
+        lambda x, y: ops.added_in_place(ops.scale(x), y), lambda x, y: (x * 2).add_(y), _two
+    ),
     "shift": Op(ops.shift, lambda x: x + 1e-6, _one),
     "neg": Op(ops.neg, torch.neg, _one),
     "cast, to fp32": Op(lambda x: ops.cast(x, "fp32"), lambda x: x.to(torch.float32), _one),

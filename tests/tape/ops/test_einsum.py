@@ -1,0 +1,36 @@
+"""What torch.einsum makes of its equations, against torch on meta."""
+
+from typing import Final
+
+import pytest
+import torch
+
+from memcalc.tape.ops import einsum as ops
+from tests.tape.side_by_side import Op, assert_same, without_row
+
+
+def _by_block(x: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("...rk,rkc->...rc", x, blocks)
+
+
+OPS: Final = {
+    "by_block": Op(
+        ops.by_block, _by_block, lambda b: ((b, 5, 4, 8), (4, 8, 8)), layouts=(("contiguous", "leaf"),) * 2
+    ),
+    "by_block, autocast": Op(
+        ops.by_block, _by_block, lambda b: ((b, 5, 4, 8), (4, 8, 6)), layouts=(("contiguous", "leaf"),) * 2,
+        amp="bf16", over=("bf16", "fp32"),
+    ),
+    "by_block, one block": Op(
+        ops.by_block, _by_block, lambda b: ((b, 5, 1, 8), (1, 8, 8)), layouts=(("contiguous", "leaf"),) * 2
+    ),
+}  # fmt: skip
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_it_allocates_saves_and_frees_what_torch_does(op: Op) -> None:
+    assert_same(op)

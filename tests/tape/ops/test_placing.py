@@ -1,0 +1,41 @@
+"""Values at given places against torch on meta."""
+
+from typing import Final
+
+import pytest
+import torch
+
+from memcalc.tape.layouts import Shape
+from memcalc.tape.ops import placing as ops
+from tests.tape.side_by_side import Op, assert_same, without_row
+
+
+def _indices(_: int) -> tuple[tuple[Shape, str], ...]:
+    return (((15,), "int64"), ((15,), "int64"))
+
+
+def _placed(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """peft 0.21.2, tuners/oft/layer.py, _pytorch_skew_symmetric, before the difference."""
+    matrix = torch.zeros(x.shape[0], 6, 6, device=x.device, dtype=x.dtype)
+    matrix[:, rows, columns] = x
+    return matrix
+
+
+OPS: Final = {
+    "placed": Op(
+        lambda x, rows, columns: ops.placed(x, (x.shape[0], 6, 6), (rows, columns)),
+        _placed,
+        lambda b: ((b, 15),),
+        _indices,
+        layouts=("contiguous", "leaf"),
+    )
+}
+
+
+def test_every_op_has_a_row() -> None:
+    assert not without_row(ops, OPS)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_it_allocates_saves_and_frees_what_torch_does(op: Op) -> None:
+    assert_same(op)
