@@ -131,6 +131,6 @@ def _choice(value: object, described: Option) -> str:
     if not described.choices:
         return value
     for choice in described.choices:
-        if value.lower().replace("_", "-") == choice.replace("_", "-"):
+        if value.lower().replace("_", "-") == choice.lower().replace("_", "-"):
             return choice
     raise InvalidWorkload(f"{described.name} {shown(value)} is not one of {', '.join(described.choices)}")

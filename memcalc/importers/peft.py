@@ -117,6 +117,8 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
     fields = names_of(method)
     own: dict[str, Any] = {}
     for key, value in config.items():
+        if key in _INITS and value in _PLAIN_INITS:
+            continue
         if key == "layers_to_transform" and isinstance(value, int):
             own[key] = [value]
         elif isinstance(value, Mapping) and any("," in pattern for pattern in value):  # no list of ours can hold it
@@ -125,6 +127,6 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[fields[key]] = value
         elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value or []
-        elif key not in _INFORMATIVE and value and not (key in _INITS and value in _PLAIN_INITS):
+        elif key not in _INFORMATIVE and value:
             return None
     return {name: value for name, value in own.items() if value is not None}

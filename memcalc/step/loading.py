@@ -70,11 +70,11 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
     if w.kbit_prepare != "none":
         _raise_to_fp32(m, model)
         timeline.empty_cache()
-    _adapters(m, model, w)
+    reassigned = _adapters(m, model, w)
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)
     tape.category = "activations"
-    trained = _mark_trained(m, model, w)
+    trained = _mark_trained(m, model, w, reassigned)
     _link(m, model)
     timeline.phase_end()
     return Loaded(trained, model, f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count))
@@ -168,9 +168,10 @@ def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
                 _add(m, name, copied, "bf16")
 
 
-def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
+def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     """peft creates every adapter in its base weight's dtype, copies what is to be copied as it is, then raises half
-    adapters to fp32, one by one, but no copies.
+    adapters to fp32, one by one, but no copies. Answers those that it reassigns as new parameters, which train again:
+    a dict of parameters has no modules between that would keep the flag.
 
     Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer, inject_adapter,
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
@@ -184,10 +185,14 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> None:
             if adapter.of not in m.parameters:
                 raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
             _add(m, name, adapter, m.parameters[adapter.of].dtype)
+    reassigned: set[str] = set()
     if w.autocast_adapter_dtype:
         for name, adapter in added.items():
             if m.parameters[name].dtype in HALF:
                 _add(m, name, adapter, "fp32")
+                if adapter.part.endswith(".default"):
+                    reassigned.add(name)
+    return frozenset(reassigned)
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
@@ -195,7 +200,7 @@ def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
     m.parameters[name] = Tensor(new(adapter.shape, dtype, adapter.part, "adapter"))
 
 
-def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Tensor]:
+def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: frozenset[str]) -> dict[str, Tensor]:
     """Give what trains a leaf of the graph; buffers never train, nor adapters that were loaded to be used only.
 
     Source: peft 0.21.2, tuners/tuners_utils.py, inject_adapter (inference_mode).
@@ -203,7 +208,10 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload) -> dict[str, Ten
     trained: dict[str, Tensor] = {}
     for name in parameter_order(model):
         adapter = model.adapters.get(name)
-        trains = name in model.trained if adapter is None else w.training and adapter.kind != "buffer"
+        if adapter is None:
+            trains = name in model.trained
+        else:
+            trains = (w.training or name in reassigned) and adapter.kind != "buffer"
         if not trains or name not in m.parameters:
             continue
         old = m.parameters[name]

@@ -47,6 +47,12 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "linear layers": {"target": "all-linear"},
         "the head": {"target": "lm_head"},
     },
+    "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
+    "miss": {
+        "as it is": {"rank": 16},
+        "all-linear": {"rank": 16, "target": "all-linear"},
+        "mini": {"rank": 16, "init_weights": "mini", "mini_r": 4, "bias": "MiSS_only"},
+    },
     "oft": {
         "blocks by count": {"r": 4, "target": "all-linear"},
         "one block for all": {"oft_block_size": 8, "block_share": True, "bias": "all"},

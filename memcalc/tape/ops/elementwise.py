@@ -75,6 +75,35 @@ def divided(x: Tensor, by: Array) -> Tensor:
     return record(like(x.data, "div"), (x,), backward)
 
 
+def quotient(x: Tensor, y: Tensor) -> Tensor:
+    """x / y with broadcasting.
+
+    Saves: y, and x if y needs a gradient. Backward allocates: for y two divisions, the negative, their product; then
+    x's gradient.
+    """
+    divisor = save(y.data) if wants(x) or wants(y) else None
+    dividend = save(x.data) if wants(y) else None
+    wanted = wants(x)
+
+    def backward(g: Array) -> list[Array | None]:
+        assert divisor is not None
+        y_data = divisor.get()
+        x_data = dividend.get() if dividend else None
+        gy = _of_divisor(g, x_data, y_data) if x_data else None
+        gx = _combine(g, y_data, "div") if wanted else None
+        return [gx, gy]
+
+    return record(_combine(x.data, y.data, "div"), (x, y), backward)
+
+
+def _of_divisor(g: Array, x: Array, y: Array) -> Array:
+    """-g * ((x / y) / y)."""
+    once = _combine(x, y, "div")
+    twice = _combine(once, y, "div")
+    negative = like(g, "neg")
+    return _combine(negative, twice, "mul")
+
+
 def divide(x: Tensor) -> Tensor:
     """x divided by a number. Saves: nothing. Backward allocates: one block."""
     return scale(x, "div")

@@ -6,7 +6,8 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml (
 from math import prod
 
 from memcalc.tape.autocast import lower
-from memcalc.tape.ops.views import reshape_array, transpose, unsafe_view, view
+from memcalc.tape.layouts import Shape
+from memcalc.tape.ops.views import reshape, reshape_array, swap, transpose, unsafe_view, view
 from memcalc.tape.tape import Array, Saved, Tensor, gemm, new, record, save, wants
 
 
@@ -110,6 +111,50 @@ def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         return [gx, gw, g]
 
     return record(out, (x, w, bias), backward)
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y of (..., p) and a trained (p, q): folded, mm, unfolded. Under autocast x, y are cast in this order.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/LinearAlgebra.cpp, should_fold.
+    """
+    x_low, y_low = lower(x), lower(y)
+    if len(x.shape) == 2:
+        return mm(x_low, y_low)
+    folded = reshape(x_low, (prod(x.shape[:-1]), x.shape[-1]))
+    return unsafe_view(mm(folded, y_low), (*x.shape[:-1], y.shape[1]))
+
+
+def mm(x: Tensor, y: Tensor) -> Tensor:
+    """The product of two matrices (n, p), (p, q) -> (n, q).
+
+    Saves: the other factor. Backward allocates: the second factor's gradient first, then the first's; that of a factor
+    laid out by columns is laid out so too, and seen through a view.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, mm_mat1_grad, mm_mat2_grad.
+    """
+    x_low, y_low = lower(x), lower(y)
+    kept_y = save(y_low.data) if wants(x_low) else None
+    kept_x = save(x_low.data) if wants(y_low) else None
+    out = new((x.shape[0], y.shape[1]), x_low.dtype, "mm")
+    gemm()
+    layouts = [(factor.shape, factor.data.strides) for factor in (x_low, y_low)]
+
+    def backward(g: Array) -> list[Array | None]:
+        held = _unpacked(kept_y, kept_x)
+        gy = _product_like(*layouts[1], g.dtype) if kept_x else None
+        gx = _product_like(*layouts[0], g.dtype) if kept_y else None
+        del held
+        return [gx, gy]
+
+    return record(out, (x_low, y_low), backward)
+
+
+def _product_like(shape: Shape, strides: Shape, dtype: str) -> Array:
+    """A gradient by one GEMM, by columns where its factor is."""
+    rows, columns = shape
+    if strides == (1, rows):
+        return swap(_product((columns, rows), dtype), 0, 1)
+    return _product(shape, dtype)
 
 
 def bmm(x: Tensor, y: Tensor) -> Tensor:

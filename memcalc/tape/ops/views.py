@@ -98,14 +98,15 @@ def expand(x: Tensor, shape: Shape) -> Tensor:
     return record(x.data.view(shape, strides), (x,), backward)
 
 
-def repeat(x: Tensor, times: int) -> Tensor:
-    """x several times along its first dim. Allocates: the output. Backward allocates: the sum over the copies."""
+def repeat(x: Tensor, times: int, dim: int = 0) -> Tensor:
+    """x several times along a dim. Allocates: the output. Backward allocates: the sum over the copies, if several."""
     before = x.shape
 
     def backward(g: Array) -> list[Array]:
-        return [new(before, g.dtype, "sum")]
+        return [g if times == 1 else new(before, g.dtype, "sum")]
 
-    return record(new((times * before[0], *before[1:]), x.dtype, "repeat"), (x,), backward)
+    shape = (*before[:dim], times * before[dim], *before[dim + 1 :])
+    return record(new(shape, x.dtype, "repeat"), (x,), backward)
 
 
 def contiguous(x: Tensor) -> Tensor:

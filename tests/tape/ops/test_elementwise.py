@@ -42,6 +42,8 @@ OPS: Final = {
     "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
     "scale": Op(ops.scale, lambda x: x * 0.5, _one),
     "divide": Op(ops.divide, lambda x: x / 3, _one),
+    "quotient": Op(ops.quotient, torch.div, _two),
+    "quotient, a vector": Op(ops.quotient, torch.div, lambda b: ((b, 5, 8), (8,))),
     "divided": Op(ops.divided, torch.div, _one, lambda _: (((), "fp32"),)),
     "divided, a scalar": Op(ops.divided, torch.div, lambda _: ((),), lambda _: (((), "fp32"),), over=("fp32",)),
     "scaled_in_place": Op(lambda x: ops.scaled_in_place(ops.shift(x)), lambda x: (x + 1).mul_(2), _one),

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import linear as ops
+from memcalc.tape.ops.views import transpose
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -59,6 +60,18 @@ OPS: Final = {
     "linear_by_hand, autocast": Op(
         ops.linear_by_hand, lambda x, w: x @ w.T, _linear, layouts=_DENSE, amp="bf16", over=("bf16", "fp32")
     ),
+    "matmul": Op(ops.matmul, torch.matmul, lambda b: ((b, 5, 8), (8, 6)), layouts=_DENSE),
+    "matmul, autocast": Op(
+        ops.matmul, torch.matmul, lambda b: ((b, 5, 8), (8, 6)), layouts=_DENSE, amp="bf16", over=("bf16", "fp32")
+    ),
+    "mm": Op(ops.mm, torch.mm, lambda b: ((b + 3, 8), (8, 6))),
+    "mm, by columns": Op(
+        lambda x, y: ops.mm(transpose(x, 0, 1), transpose(y, 0, 1)),
+        lambda x, y: x.t() @ y.t(),
+        lambda b: ((8, b + 3), (6, 8)),
+        layouts=_DENSE,
+    ),
+    "mm, autocast": Op(ops.mm, torch.mm, lambda b: ((b + 3, 8), (8, 6)), amp="bf16", over=("bf16", "fp32")),
     "bmm": Op(ops.bmm, torch.bmm, _bmm),
     "bmm, autocast": Op(ops.bmm, torch.bmm, _bmm, amp="fp16", over=("bf16", "fp32")),
     "baddbmm": Op(ops.baddbmm, lambda base, x, y: base.baddbmm(x, y, beta=1.0, alpha=0.5), _baddbmm),

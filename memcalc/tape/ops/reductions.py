@@ -1,0 +1,49 @@
+"""Sums and norms over dims.
+
+Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml and
+torch/csrc/autograd/FunctionsManual.cpp (sum_backward, linalg_vector_norm_backward).
+"""
+
+from memcalc.formats import HALF
+from memcalc.tape.layouts import Shape
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, tape, wants
+
+
+def total(x: Tensor, dim: int) -> Tensor:
+    """The sum over a dim, which is dropped; in fp32 under autocast. Backward: the gradient, expanded."""
+    full = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [_expanded(g, dim, full)]
+
+    return record(new((*full[:dim], *full[dim + 1 :]), _exact(x), "sum"), (x,), backward)
+
+
+def vector_norm(x: Tensor, dim: int) -> Tensor:
+    """The 2-norm over a dim, which is dropped; in fp32 under autocast.
+
+    Saves: x, the result. Backward allocates: x divided by its norm, a mask of zero norms, the gradient.
+    """
+    full = x.shape
+    out = new((*full[:dim], *full[dim + 1 :]), _exact(x), "linalg_vector_norm")
+    kept = (save(x.data), save(out)) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = (kept[0].get(), kept[1].get())
+        direction = like(held[0], "div", held[1].dtype)
+        zero = like(held[1], "eq", "bool")
+        gradient = like(direction, "mul")
+        del held, zero, direction
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def _exact(x: Tensor) -> str:
+    """The dtype of a result that autocast has the op compute in fp32, without a cast of its input."""
+    return "fp32" if tape.autocast is not None and x.dtype in HALF else x.dtype
+
+
+def _expanded(array: Array, dim: int, full: Shape) -> Array:
+    return array.view(full, (*array.strides[:dim], 0, *array.strides[dim:]))
