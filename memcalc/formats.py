@@ -13,6 +13,7 @@ ITEMSIZE = {
     "int8": 1,
     "uint8": 1,
     "bool": 1,
+    "complex64": 8,
 }
 
 HALF = frozenset(("bf16", "fp16"))

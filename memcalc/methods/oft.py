@@ -129,7 +129,9 @@ class Oft(OnLinears):
 
 def _skew_symmetric(vector: Tensor, rows: Array, columns: Array, block: int) -> Tensor:
     """(count, elements) -> (count, block, block): the upper triangles, less their transposes."""
-    matrix = placed(vector, (vector.shape[0], block, block), (rows, columns))
+    zeros = new((vector.shape[0], block, block), vector.dtype, "zeros")
+    matrix = placed(vector, zeros, (rows, columns))
+    del zeros
     matrix = sub(matrix, transpose(matrix, 1, 2))
     return matrix
 

@@ -47,6 +47,12 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "linear layers": {"target": "all-linear"},
         "the head": {"target": "lm_head"},
     },
+    "fourierft": {
+        "as it is": {"n_frequency": 100},
+        "all-linear": {"n_frequency": 10, "target": "all-linear", "bias": "fourier_only"},
+        "adapters as the base": {"autocast_adapter_dtype": False},
+    },
+    "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

@@ -3,26 +3,24 @@
 Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 """
 
-from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.views import view
 from memcalc.tape.tape import Array, Tensor, new, record, save, wants
 
 
-def placed(x: Tensor, shape: Shape, indices: tuple[Array, ...]) -> Tensor:
-    """Zeros of `shape` with x written at `indices` of its last dims: zeros(shape)[..., rows, columns] = x.
+def placed(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
+    """`base`, which needs no gradient, with x written at `indices` of its last dims: base[..., rows, columns] = x.
 
-    Allocates: the output. Saves: the indices. Backward allocates: what is read there. Leading dims of size 1 are
+    Allocates: nothing. Saves: the indices. Backward allocates: what is read there. Leading dims of size 1 are
     dropped from x first, and so summed away behind.
     Source: PyTorch 2.13, torch/csrc/autograd/python_variable_indexing.cpp, THPVariable_setitem;
     aten/src/ATen/TensorIndexing.h, slicePrefix1sSize.
     """
-    out = new(shape, x.dtype, "zeros")
     inner = x.shape
     while inner and inner[0] == 1:
         inner = inner[1:]
     value = x if inner == x.shape else view(x, inner)
     kept = [save(index) for index in indices] if wants(value) else []
-    read = (*shape[: -len(indices)], *indices[0].shape)
+    read = (*base.shape[: -len(indices)], *indices[0].shape)
 
     def backward(g: Array) -> list[Array]:
         held = [saved.get() for saved in kept]
@@ -30,4 +28,4 @@ def placed(x: Tensor, shape: Shape, indices: tuple[Array, ...]) -> Tensor:
         del held
         return [gradient]
 
-    return record(out, (value,), backward)
+    return record(base, (value,), backward)

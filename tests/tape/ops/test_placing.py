@@ -7,6 +7,7 @@ import torch
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import placing as ops
+from memcalc.tape.tape import new
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -23,7 +24,7 @@ def _placed(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch
 
 OPS: Final = {
     "placed": Op(
-        lambda x, rows, columns: ops.placed(x, (x.shape[0], 6, 6), (rows, columns)),
+        lambda x, rows, columns: ops.placed(x, new((x.shape[0], 6, 6), x.dtype, "zeros"), (rows, columns)),
         _placed,
         lambda b: ((b, 15),),
         _indices,

@@ -1,0 +1,82 @@
+"""FourierFT: a frozen weight plus the inverse Fourier transform of a sparse spectrum."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from memcalc.errors import InvalidWorkload
+from memcalc.methods.base import Anatomy, OnLinears, target_option, trained_biases
+from memcalc.options import option
+from memcalc.tape.ops.elementwise import add, cast, scale
+from memcalc.tape.ops.fourier import inverse_fft, real
+from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.placing import placed
+from memcalc.tape.tape import new
+
+if TYPE_CHECKING:
+    from memcalc.tape.builder import Builder
+    from memcalc.tape.tape import Tensor
+    from memcalc.tape.weights import Weight
+
+# Where they differ from LoRA's.
+# peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING
+_TARGETS = {"gpt2": ("mlp.c_proj",), "gpt_bigcode": ("mlp.c_proj",)}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FourierFT(OnLinears):
+    """FourierFT: y = W x + scaling * Re(F^-1(S)) x, S with n entries that train, at random places
+    (Gao et al. 2024, arXiv:2405.03003, section 3).
+
+    Trainable parameters: n_frequency per target. Keeps for backward: the places, each target's input cast; makes
+    besides, in forward and backward, several matrices d_out x d_in, two of them complex.
+    """
+
+    n_frequency: int = option(1000, "--n-frequency", "entries of the spectrum, 1 to d_in * d_out")
+    scaling: float = option(150.0, "--scaling", "the update is scaled by it")
+    target: tuple[str, ...] = target_option()
+    bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "fourier_only"))
+    random_loc_seed: int = option(777, "--random-loc-seed", "seed of the places", least=0)
+
+    def default_targets(self, model_type: str) -> tuple[str, ...]:
+        return _TARGETS.get(model_type) or super(FourierFT, self).default_targets(model_type)
+
+    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+        return trained_biases(self.bias, model, targets)
+
+    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+        """peft 0.21.2, tuners/fourierft/layer.py, FourierFTLinear.forward. Its call keeps the first x."""
+        if name not in m.targets:
+            return w.linear(x)
+        if self.n_frequency > w.d_in * w.d_out:
+            raise InvalidWorkload(
+                f"peft refuses this: --n-frequency {self.n_frequency} is above the {w.d_in * w.d_out} entries of {name}"
+            )
+        spectrum = m.adapter(name, "fourierft_spectrum.default", (self.n_frequency,))
+        result = w.linear(x)
+        update = self._update(spectrum, w)
+        x_cast = cast(x, update.dtype)
+        result = add(result, linear(x_cast, update))
+        return cast(result, x.dtype)
+
+    def _update(self, spectrum: "Tensor", w: "Weight") -> "Tensor":
+        """FourierFTLayer.get_delta_weight: (n,) -> (d_out, d_in). The places come from the host each time."""
+        places = new((2, self.n_frequency), "int64", "to")
+        indices = [places.view((self.n_frequency,), (1,)) for _ in range(2)]
+        zeros = new((w.d_out, w.d_in), "fp32", "zeros")
+        dense = placed(cast(spectrum, "fp32"), zeros, (indices[0], indices[1]))
+        update = scale(real(inverse_fft(dense)))
+        return cast(update, spectrum.dtype)
+
+    def peft_config(self) -> dict[str, Any]:
+        return {
+            "peft_type": "FOURIERFT",
+            "n_frequency": self.n_frequency,
+            "scaling": self.scaling,
+            "target_modules": self.target_modules,
+            "bias": self.bias,
+            "random_loc_seed": self.random_loc_seed,
+        }
+
+
+METHOD = FourierFT
