@@ -224,7 +224,10 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
         return _total(loaded) * ITEMSIZE[w.dtype]
     added = [name for name, adapter in loaded.model.adapters.items() if adapter.kind != "buffer"]
     saved = {name: m.parameters[name] for name in (*added, *loaded.model.trained)}
-    return sum(prod(x.shape) * ITEMSIZE[x.dtype] * loaded.times(name) for name, x in saved.items())
+    return sum(
+        w.method.saved_bytes(m, name, prod(x.shape) * ITEMSIZE[x.dtype]) * loaded.times(name)
+        for name, x in saved.items()
+    )
 
 
 def _managed_bytes(loaded: Loaded, w: Workload) -> int:

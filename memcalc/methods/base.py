@@ -8,7 +8,7 @@ from memcalc.options import option, options_of
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
-    from memcalc.tape.tape import Tensor
+    from memcalc.tape.tape import Array, Tensor
     from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
@@ -49,6 +49,7 @@ class Anatomy(NamedTuple):
     head: str  # the language-model head
     layers: str  # the path of the repeated layers
     depth: int  # how many of them there are
+    embedding: str = ""  # the tokens' embedding
 
     @property
     def modules(self) -> list[str]:
@@ -95,6 +96,21 @@ class Method:
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""
         return w.linear(x)
+
+    def table(self, m: "Builder", weight: "Tensor", name: str) -> "Tensor":
+        """What tokens are looked up in: the embedding's weight (rows, hidden), `name` being its module."""
+        return weight
+
+    def making(self, m: "Builder", module: str, *, frozen: bool) -> "list[Array]":
+        """What the device holds only while adapters of the module (full name) are made, before they are.
+
+        frozen: the base was frozen before.
+        """
+        return []
+
+    def saved_bytes(self, m: "Builder", name: str, nbytes: int) -> int:
+        """How many bytes of a checkpoint the adapter `name` (full name) takes, which has `nbytes` itself."""
+        return nbytes
 
     def copy_of(self, module: str, targets: frozenset[str]) -> str:
         """Where below the module (full name) the copy stands that is used and trained in its place; "": there is none.

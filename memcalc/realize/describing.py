@@ -25,7 +25,10 @@ def counted(model: Any) -> tuple[int, int]:
 
 
 def checkpoint_bytes(model: Any) -> int:
-    """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model."""
+    """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model.
+
+    What several adapters share peft writes under each name. Source: peft 0.21, peft_model.py, save_pretrained.
+    """
     stored = dict(model.named_parameters(remove_duplicate=False))
     for path, module in model.named_modules(remove_duplicate=False):
         for name, buffer in module._buffers.items():
@@ -36,9 +39,9 @@ def checkpoint_bytes(model: Any) -> int:
 
         with _StayingOnMeta():
             stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
-    tensors = stored.values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
     seen: dict[int, int] = {}
-    for tensor in tensors:
+    for tensor in stored.values():
         storage = tensor.untyped_storage()
         seen[storage._cdata] = tensor.numel() * tensor.element_size()
     return sum(seen.values())

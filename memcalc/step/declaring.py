@@ -62,7 +62,8 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
     base = dict(_registered(bare.declared, family, c.layers, 1))
     parameters = tuple(name for name, declared in base.items() if declared.kind != "buffer")
     linears = tuple(name.removesuffix(".weight") for name, declared in base.items() if declared.kind in LINEAR)
-    anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers)
+    embedding = next(name for name, declared in base.items() if declared.kind == "embedding").removesuffix(".weight")
+    anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers, embedding)
     targets = method.targets(anatomy)
     run = 1 if method.layers_alike else c.layers
     wrapped = _declare_once(family, c, method, attention, targets, run)

@@ -13,7 +13,7 @@ from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Adapter, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
-from memcalc.tape.tape import Leaf, Tensor, new, tape
+from memcalc.tape.tape import Array, Leaf, Tensor, new, tape
 from memcalc.tape.weights import LINEAR, PACKABLE
 from memcalc.units import GIB
 from memcalc.workload import Workload
@@ -177,9 +177,16 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
     added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
+    making = ""
+    held: list[Array] = []
     for name, adapter in added.items():
-        base = m.parameters.get(f"{adapter.module(name)}.weight")  # a packed one is no parameter here
+        module = adapter.module(name)
+        if module != making:
+            held.clear()
+            making, held = module, w.method.making(m, module, frozen=w.kbit_prepare != "none")
+        base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
         _add(m, name, adapter, adapter.dtype or (w.dtype if base is None else base.dtype))
+    held.clear()
     for name, adapter in model.adapters.items():
         if adapter.of:
             if adapter.of not in m.parameters:

@@ -50,6 +50,7 @@ class Hooks(Protocol):
     """What the builder asks of a method (methods/base.py)."""
 
     def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
+    def table(self, m: "Builder", weight: Tensor, name: str) -> Tensor: ...
     def copy_of(self, module: str, targets: frozenset[str]) -> str: ...
 
 
@@ -151,8 +152,9 @@ class Builder:
 
     def embedding(self, ids: Array, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
         """Token embeddings: ids (b, s) -> (b, s, width); `scaled` by a factor that the module keeps as a buffer."""
-        outer, tape.scope = tape.scope, f"{self.path}.{name}"
-        weight = self.own(name, "weight", (rows, width), "embedding")
+        full = f"{self.path}.{name}"
+        outer, tape.scope = tape.scope, full
+        weight = self.method.table(self, self.own(name, "weight", (rows, width), "embedding"), full)
         out = embedding(ids, weight)
         if scaled:
             out = mul(out, cast(self.own(name, "embed_scale", (), "buffer"), weight.dtype))

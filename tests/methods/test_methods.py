@@ -53,6 +53,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
     "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
+    "trainable_tokens": {"one token": {"token_indices": "7"}, "fp32": {"dtype": "fp32"}},
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

@@ -4,7 +4,7 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 """
 
 from memcalc.tape.ops.views import view
-from memcalc.tape.tape import Array, Tensor, new, record, save, wants
+from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
 
 
 def placed(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
@@ -29,3 +29,22 @@ def placed(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
         return [gradient]
 
     return record(base, (value,), backward)
+
+
+def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
+    """A copy of x (n, width), which needs no gradient, with `rows` (k, width) in the places `index` (k,).
+
+    Allocates: the output. Saves: the index, the rows. Backward allocates: the gradient's rows, seen through a view.
+    """
+    kept = (save(index), save(rows.data)) if wants(rows) else None
+    out = like(x.data, "index_copy")
+    shape = rows.shape
+
+    def backward(g: Array) -> list[Array | None]:
+        assert kept is not None
+        held = [saved.get() for saved in kept]
+        gradient = new(shape, g.dtype, "index_select")
+        del held
+        return [None, gradient.view(shape, gradient.strides)]
+
+    return record(out, (x, rows), backward)

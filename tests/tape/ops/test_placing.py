@@ -7,7 +7,7 @@ import torch
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import placing as ops
-from memcalc.tape.tape import new
+from memcalc.tape.tape import Tensor, new
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -29,8 +29,19 @@ OPS: Final = {
         lambda b: ((b, 15),),
         _indices,
         layouts=("contiguous", "leaf"),
-    )
+    ),
+    "rows_replaced": Op(
+        lambda rows, index: ops.rows_replaced(_table(rows), rows, index),
+        lambda rows, index: torch.empty(9, 8, dtype=rows.dtype, device="meta").index_copy(0, index, rows),
+        lambda b: ((b + 1, 8),),
+        lambda b: (((b + 1,), "int64"),),
+        layouts=("contiguous", "leaf"),
+    ),
 }
+
+
+def _table(rows: Tensor) -> Tensor:
+    return Tensor(new((9, 8), rows.dtype, "empty"))
 
 
 def test_every_op_has_a_row() -> None:
