@@ -153,6 +153,7 @@ def _builder(w: Workload, c: Config, attention: attending.Attention, architectur
         training=w.training,
         use_cache=w.use_cache,
         inputs_require_grad=w.checkpointing and embedding not in architecture.trained,
+        common=architecture.common,
     )
 
 
@@ -222,12 +223,15 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
     if w.method.peft_config() is None:
         return _total(loaded) * ITEMSIZE[w.dtype]
-    added = [name for name, adapter in loaded.model.adapters.items() if adapter.kind != "buffer"]
-    saved = {name: m.parameters[name] for name in (*added, *loaded.model.trained)}
-    return sum(
-        w.method.saved_bytes(m, name, prod(x.shape) * ITEMSIZE[x.dtype]) * loaded.times(name)
-        for name, x in saved.items()
-    )
+    targets = sum(loaded.times(f"{name}.") for name in loaded.model.targets)
+    total = 0
+    for name in (*loaded.model.adapters, *loaded.model.trained):
+        x, adapter = m.parameters[name], loaded.model.adapters.get(name)
+        nbytes = prod(x.shape) * ITEMSIZE[x.dtype]
+        if adapter is not None:
+            nbytes = w.method.saved_bytes(m, name, nbytes, buffer=adapter.kind == "buffer", targets=targets)
+        total += nbytes * loaded.times(name)
+    return total
 
 
 def _managed_bytes(loaded: Loaded, w: Workload) -> int:

@@ -108,9 +108,12 @@ class Method:
         """
         return []
 
-    def saved_bytes(self, m: "Builder", name: str, nbytes: int) -> int:
-        """How many bytes of a checkpoint the adapter `name` (full name) takes, which has `nbytes` itself."""
-        return nbytes
+    def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
+        """How many bytes of a checkpoint the adapter `name` (full name) takes, which has `nbytes` itself.
+
+        buffer: whether it is one; targets: how many there are in the whole model.
+        """
+        return 0 if buffer else nbytes
 
     def copy_of(self, module: str, targets: frozenset[str]) -> str:
         """Where below the module (full name) the copy stands that is used and trained in its place; "": there is none.

@@ -71,8 +71,10 @@ class TrainableTokens(Method):
         picked = new((count, weight.shape[1]), weight.dtype, "index", "adapter")
         return [picked] if frozen else [index, picked]
 
-    def saved_bytes(self, m: "Builder", name: str, nbytes: int) -> int:
+    def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """The same rows stand in the file again under a tied head's name."""
+        if buffer:
+            return 0
         embedding = m.parameters[f"{name.removesuffix('.trainable_tokens_delta.default')}.weight"]
         tied = any(isinstance(weight, Plain) and weight.weight is embedding for weight in m.weights.values())
         return 2 * nbytes if tied else nbytes

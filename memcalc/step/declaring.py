@@ -7,7 +7,7 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.methods.base import Anatomy, Method
 from memcalc.tape import attending
-from memcalc.tape.builder import Adapter, Builder, Declared
+from memcalc.tape.builder import Adapter, Builder, Common, Declared
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import new, tape
 from memcalc.tape.weights import LINEAR
@@ -23,6 +23,7 @@ class Architecture(NamedTuple):
     adapters: dict[str, Adapter]
     targets: frozenset[str]  # full names of the adapted modules
     trained: frozenset[str]  # full names of the base parameters that train
+    common: Common = Common()  # of the targets
 
 
 def parameter_order(model: Architecture) -> list[str]:
@@ -65,17 +66,33 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
     embedding = next(name for name, declared in base.items() if declared.kind == "embedding").removesuffix(".weight")
     anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers, embedding)
     targets = method.targets(anatomy)
+    common = _common([name for name in linears if name in targets], base)
     run = 1 if method.layers_alike else c.layers
-    wrapped = _declare_once(family, c, method, attention, targets, run)
-    adapters = dict(_registered(wrapped.declared_adapters, family, c.layers, run))
-    return Architecture(base, adapters, targets, method.trained(anatomy, targets))
+    wrapped = _declare_once(family, c, method, attention, targets, run, common)
+    registered = _registered(wrapped.declared_adapters, family, c.layers, run)
+    adapters = {name: one for name, one in registered if not one.shared or one.module(name) == common.first}
+    return Architecture(base, adapters, targets, method.trained(anatomy, targets), common)
+
+
+def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
+    if not targets:
+        return Common()
+    declared = [base[f"{name}.weight"] for name in targets]
+    shapes = [one.shape[::-1] if one.kind == "conv1d" else one.shape for one in declared]
+    return Common(targets[0], max(d_out for d_out, _ in shapes), max(d_in for _, d_in in shapes))
 
 
 def _declare_once(
-    family: Family, c: Config, method: Method, attention: attending.Attention, targets: frozenset[str], layers: int = 1
+    family: Family,
+    c: Config,
+    method: Method,
+    attention: attending.Attention,
+    targets: frozenset[str],
+    layers: int = 1,
+    common: Common | None = None,
 ) -> Builder:
     tape.start(Timeline(), 0)
-    m = Builder(method, layers, attention, targets, declaring=True)
+    m = Builder(method, layers, attention, targets, declaring=True, common=common or Common())
     ids = new((1, 2), "int64", "input_ids")
     family.forward(m, Batch(ids), c)
     return m

@@ -3,6 +3,7 @@
 memcalc/realize/loading.py does the same with real tensors; its docstrings name the sources.
 """
 
+from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Adapter, Builder, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
-from memcalc.tape.tape import Array, Leaf, Tensor, new, tape
+from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.tape.weights import LINEAR, PACKABLE
 from memcalc.units import GIB
 from memcalc.workload import Workload
@@ -177,16 +178,7 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
     added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
-    making = ""
-    held: list[Array] = []
-    for name, adapter in added.items():
-        module = adapter.module(name)
-        if module != making:
-            held.clear()
-            making, held = module, w.method.making(m, module, frozen=w.kbit_prepare != "none")
-        base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
-        _add(m, name, adapter, adapter.dtype or (w.dtype if base is None else base.dtype))
-    held.clear()
+    _make(m, added, w)
     for name, adapter in model.adapters.items():
         if adapter.of:
             if adapter.of not in m.parameters:
@@ -200,6 +192,22 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
                 if adapter.part.endswith(".default"):
                     reassigned.add(name)
     return frozenset(reassigned)
+
+
+def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
+    """Adapters in their base weight's dtype, module by module; what is shared may be made anew with each."""
+    remade = {name: adapter for name, adapter in added.items() if adapter.shared == "remade"}
+    modules: dict[str, dict[str, Adapter]] = {}
+    for name, adapter in added.items():
+        modules.setdefault(adapter.module(name), dict(remade))[name] = adapter
+    for module, adapters in modules.items():
+        for name in remade:
+            m.parameters.pop(name, None)
+        held = w.method.making(m, module, frozen=w.kbit_prepare != "none")
+        base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
+        for name, adapter in sorted(adapters.items(), key=lambda item: item[0] in remade):
+            _add(m, name, adapter, adapter.dtype or (w.dtype if base is None else base.dtype))
+        del held
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:

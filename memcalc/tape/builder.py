@@ -40,10 +40,19 @@ class Adapter(NamedTuple):
     kind: Kind | None = None  # of what it is a copy of; "buffer": it never trains
     of: str = ""  # the full name of what it is a copy of; "": it is new
     dtype: str = ""  # of a buffer that keeps its own
+    shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
 
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""
         return name.removesuffix(f".{self.part}")
+
+
+class Common(NamedTuple):
+    """What targets share belongs to the first of them, and has room for the widest."""
+
+    first: str = ""  # in order of registration
+    d_out: int = 0  # of the widest output
+    d_in: int = 0  # of the widest input
 
 
 class Hooks(Protocol):
@@ -69,11 +78,13 @@ class Builder:
         training: bool = True,
         use_cache: bool = False,
         inputs_require_grad: bool = False,
+        common: Common = Common(),  # noqa: B008 - a tuple, nobody changes it
     ) -> None:
         self.method = method
         self.layer_count = layer_count
         self.attention = attention
         self.targets = targets  # full names of the adapted linear layers
+        self.common = common
         self.declaring = declaring
         self.checkpointing = checkpointing
         self.training = training
@@ -117,6 +128,18 @@ class Builder:
             self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype)
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
+
+    def shared(
+        self, name: str, part: str, shape: Shape, kind: Kind | None = None, made: Literal["once", "remade"] = "once"
+    ) -> Tensor:
+        """What all targets share, `name` being the target that asks: a parameter of the first one, or its buffer."""
+        if self.declaring and name != self.common.first:
+            return Tensor(new(shape, "fp32", part))
+        full = f"{self.common.first}.{part}"
+        if self.declaring and full not in self.parameters:
+            self.declared_adapters[full] = Adapter(part, shape, kind, shared=made)
+            self.parameters[full] = Tensor(new(shape, "fp32", full))
+        return self.parameters[full]
 
     def own(self, name: str, part: str, shape: Shape, kind: Kind) -> Tensor:
         """The parameter or buffer `part` of the submodule `name`, or of the copy that the method puts in its place."""

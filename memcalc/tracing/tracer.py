@@ -17,6 +17,10 @@ from memcalc.tracing.private_api import in_backward, last_reference_counts, use_
 
 aten = torch.ops.aten
 
+# In backward, in place on CUDA and not for meta's tensors: index_backward, value_selecting_reduction_backward,
+# gather_backward (torch/csrc/autograd/FunctionsManual.cpp).
+_IN_PLACE = ("index_put", "scatter", "scatter_add")
+
 
 class _Block:
     """A row of the timeline and the number of storages that share it."""
@@ -113,8 +117,8 @@ class Tracer(TorchDispatchMode):
         if not op.views:  # made below any dispatch: torch.tensor(…), a user's own inputs
             self._follow(args, "tensor")
         takes_over = self._block_taken_over(args, kwargs) if op.adds else None
-        if op.name == "index_put" and in_backward() and not torch.is_grad_enabled():
-            takes_over = self._blocks.get(args[0].untyped_storage()._cdata)  # index_backward: in place on CUDA
+        if op.name in _IN_PLACE and in_backward() and not torch.is_grad_enabled():
+            takes_over = self._blocks.get(args[0].untyped_storage()._cdata)
         standin = op.standin
         scratch = standin.scratch(*args, **kwargs)
         rows = [self.birth(nbytes, op.name, "workspace") for nbytes in scratch.before]

@@ -54,6 +54,15 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
     "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "trainable_tokens": {"one token": {"token_indices": "7"}, "fp32": {"dtype": "fp32"}},
+    "vblora": {
+        "as it is": {"vector_length": 16, "num_vectors": 20},
+        "mixtures alone": {"vector_length": 8, "num_vectors": 300, "save_only_topk_weights": True, "topk": 3},
+        "adapters as the base": {"vector_length": 16, "autocast_adapter_dtype": False, "bias": "vblora_only"},
+    },
+    "randlora": {
+        "bases of many widths": {"rank": 10, "target": "all-linear"},
+        "without its bases": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},
@@ -67,7 +76,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
 }
 # What a family must be given to suit a method at all.
-SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {("bitfit", "llama"): {"mlp_bias": True}}
+_WIDE: Final = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
+SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+    ("bitfit", "llama"): {"mlp_bias": True},
+    **{("vblora", family): _WIDE for family in ("llama", "bloom", "qwen2")},
+}
 CASES: Final = [(method, name, options) for method in METHODS
                 for name, options in {"as it is": {}, **VARIED.get(method, {})}.items()]  # fmt: skip
 _CASE: Final = pytest.mark.parametrize(
@@ -143,10 +156,9 @@ def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
     else:
         state = dict(model.named_parameters())
-    item = {torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
     raised = w.kbit_prepare != "none"  # biases and norms have been raised to fp32 before peft saw them
     assert estimated(w).checkpoint_bytes == sum(
-        x.numel() * (4 if raised and ("lora" not in name) else item[x.dtype]) for name, x in state.items()
+        x.numel() * (4 if raised and ("lora" not in name) else x.element_size()) for name, x in state.items()
     )
 
 

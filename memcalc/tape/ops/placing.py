@@ -48,3 +48,24 @@ def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
         return [None, gradient.view(shape, gradient.strides)]
 
     return record(out, (x, rows), backward)
+
+
+def largest(x: Tensor, count: int) -> tuple[Tensor, Array]:
+    """torch.topk: the `count` largest of the last dim, and where they stand.
+
+    Allocates: both. Saves: the places. Backward allocates: zeros of x's shape, filled in place.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, value_selecting_reduction_backward.
+    """
+    full, dtype = x.shape, x.dtype
+    shape = (*full[:-1], count)
+    values, places = new(shape, dtype, "topk"), new(shape, "int64", "topk")
+    kept = save(places) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(full, g.dtype, "scatter")
+        del held
+        return [gradient]
+
+    return record(values, (x,), backward), places

@@ -30,6 +30,9 @@ OPS: Final = {
         _indices,
         layouts=("contiguous", "leaf"),
     ),
+    "largest": Op(
+        lambda x: ops.largest(x, 3)[0], lambda x: x.topk(3, dim=-1)[0], lambda b: ((b, 5, 8),), gradients=("expanded",)
+    ),
     "rows_replaced": Op(
         lambda rows, index: ops.rows_replaced(_table(rows), rows, index),
         lambda rows, index: torch.empty(9, 8, dtype=rows.dtype, device="meta").index_copy(0, index, rows),

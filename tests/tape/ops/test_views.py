@@ -64,6 +64,10 @@ OPS: Final = {
         lambda x, index: silu(ops.indexed(x, index, 0)), lambda x, index: torch.nn.functional.silu(x[index]), _heads,
         lambda b: (((3,), "int64"),), layouts=("contiguous", "leaf"), views=False,  # tokens, end to end
     ),
+    "indexed, by a matrix": Op(
+        lambda x, index: ops.indexed(x, index, 0), lambda x, index: x[index], lambda b: ((b + 5, 8),),
+        lambda b: (((3, 4), "int64"),), layouts=("contiguous", "leaf"), views=False,
+    ),
     "contiguous": Op(ops.contiguous, torch.Tensor.contiguous, _heads, views=False),
     "contiguous, of a transposition": Op(
         lambda x: ops.contiguous(ops.transpose(x, 1, 2)), lambda x: x.transpose(1, 2).contiguous(), _heads
