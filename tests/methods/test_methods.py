@@ -55,9 +55,8 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "trainable_tokens": {"one token": {"token_indices": "7"}, "fp32": {"dtype": "fp32"}},
     "vblora": {
-        "as it is": {"vector_length": 16, "num_vectors": 20},
         "mixtures alone": {"vector_length": 8, "num_vectors": 300, "save_only_topk_weights": True, "topk": 3},
-        "adapters as the base": {"vector_length": 16, "autocast_adapter_dtype": False, "bias": "vblora_only"},
+        "adapters as the base": {"autocast_adapter_dtype": False, "bias": "vblora_only"},
     },
     "randlora": {
         "bases of many widths": {"rank": 10, "target": "all-linear"},
@@ -76,11 +75,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
 }
 # What a family must be given to suit a method at all.
-_WIDE: Final = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
-SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
-    ("bitfit", "llama"): {"mlp_bias": True},
-    **{("vblora", family): _WIDE for family in ("llama", "bloom", "qwen2")},
-}
+SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {("bitfit", "llama"): {"mlp_bias": True}}
 CASES: Final = [(method, name, options) for method in METHODS
                 for name, options in {"as it is": {}, **VARIED.get(method, {})}.items()]  # fmt: skip
 _CASE: Final = pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_checkpoint_of_mixtures_holds_places_and_all_weights_but_the_last(vect
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
-    assert_alike(tiny(model_type, "vblora", vector_length=16, num_vectors=20, **options))
+    assert_alike(tiny(model_type, "vblora", **options))
 
 
 @pytest.mark.parametrize("producer", [estimated, traced])
