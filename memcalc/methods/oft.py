@@ -7,10 +7,11 @@ from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
 from memcalc.options import option
 from memcalc.tape.ops.einsum import by_block
-from memcalc.tape.ops.elementwise import added_in_place, cast, sub
+from memcalc.tape.ops.elementwise import add, added_in_place, cast, sub
 from memcalc.tape.ops.linear import bmm
 from memcalc.tape.ops.placing import placed
-from memcalc.tape.ops.views import repeat, reshape, transpose
+from memcalc.tape.ops.solving import solved_from_right
+from memcalc.tape.ops.views import expand, repeat, reshape, transpose, view
 from memcalc.tape.tape import Array, Tensor, new
 
 if TYPE_CHECKING:
@@ -58,9 +59,8 @@ class Oft(OnLinears):
         if name not in m.targets:
             return w.linear(x)
         refuse_conv1d(m, w, name)
-        if self.coft or not self.use_cayley_neumann:
-            flag = "--coft" if self.coft else "--no-use-cayley-neumann"
-            raise NotModelled(f"estimate does not write {flag}: memcalc trace runs it")
+        if self.coft:
+            raise NotModelled("estimate does not write --coft: memcalc trace runs it")
         count, block = self._blocks(w.d_in)
         elements = (block * (block - 1) // 2,)
         weight = m.adapter(name, "oft_R.default.weight", (1 if self.block_share else count, *elements))
@@ -82,7 +82,8 @@ class Oft(OnLinears):
 
     def _rotate(self, x: Tensor, weight: Tensor, rows: Array, columns: Array, count: int, block: int) -> Tensor:
         """OFTRotationModule.forward."""
-        rotation = self._cayley(weight, rows, columns, block)
+        cayley = self._cayley if self.use_cayley_neumann else _cayley_exactly
+        rotation = cayley(weight, rows, columns, block)
         pieces = reshape(x, (*x.shape[:-1], count, block))
         if self.block_share:
             rotation = repeat(rotation, count)
@@ -125,6 +126,14 @@ class Oft(OnLinears):
             "eps": self.eps,
             "module_dropout": self.module_dropout,
         }
+
+
+def _cayley_exactly(vector: Tensor, rows: Array, columns: Array, block: int) -> Tensor:
+    """(I - Q) (I + Q)^-1 in fp32, of Q the skew-symmetric matrices."""
+    skew = _skew_symmetric(vector, rows, columns, block)
+    identity = expand(view(Tensor(new((block, block), "fp32", "eye")), (1, block, block)), skew.shape)
+    rotation = solved_from_right(add(identity, skew), sub(identity, skew))
+    return cast(rotation, vector.dtype)
 
 
 def _skew_symmetric(vector: Tensor, rows: Array, columns: Array, block: int) -> Tensor:

@@ -178,7 +178,7 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
     added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
-    _make(m, added, w)
+    _make(m, {name: adapter for name, adapter in added.items() if not adapter.late}, w)
     for name, adapter in model.adapters.items():
         if adapter.of:
             if adapter.of not in m.parameters:
@@ -187,10 +187,13 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     reassigned: set[str] = set()
     if w.autocast_adapter_dtype:
         for name, adapter in added.items():
-            if m.parameters[name].dtype in HALF:
+            if not adapter.late and m.parameters[name].dtype in HALF:
                 _add(m, name, adapter, "fp32")
                 if adapter.part.endswith(".default"):
                     reassigned.add(name)
+    for name, adapter in added.items():
+        if adapter.late:
+            _add(m, name, adapter, "fp32")
     return frozenset(reassigned)
 
 

@@ -41,6 +41,7 @@ class Adapter(NamedTuple):
     of: str = ""  # the full name of what it is a copy of; "": it is new
     dtype: str = ""  # of a buffer that keeps its own
     shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
+    late: bool = False  # made on the host, in fp32, and moved when all else is there
 
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""
@@ -118,14 +119,21 @@ class Builder:
         return found
 
     def adapter(
-        self, name: str, part: str, shape: Shape, kind: Kind | None = None, of: str = "", dtype: str = ""
+        self,
+        name: str,
+        part: str,
+        shape: Shape,
+        kind: Kind | None = None,
+        of: str = "",
+        dtype: str = "",
+        late: bool = False,
     ) -> Tensor:
         """The method's own parameter or buffer `part`, next to the base module `name` (its full path)."""
         full = f"{name}.{part}"
         found = self.parameters.get(full)
         if found is None:
             assert self.declaring, f"{full} was not declared"
-            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype)
+            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype, late=late)
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 

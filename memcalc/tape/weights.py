@@ -10,6 +10,8 @@ from memcalc.tape.tape import Tensor
 class Weight(Protocol):
     """A linear layer's weight in some format; `linear` multiplies by it."""
 
+    bias: Tensor | None
+
     @property
     def d_in(self) -> int: ...
     @property

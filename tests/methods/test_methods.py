@@ -54,6 +54,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
     "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "trainable_tokens": {"one token": {"token_indices": "7"}, "fp32": {"dtype": "fp32"}},
+    "boft": {
+        "blocks by count": {"boft_block_num": 2, "target": "all-linear", "bias": "boft_only"},
+        "adapters as the base": {"boft_block_size": 8, "autocast_adapter_dtype": False},
+    },
     "vblora": {
         "mixtures alone": {"vector_length": 8, "num_vectors": 300, "save_only_topk_weights": True, "topk": 3},
         "adapters as the base": {"autocast_adapter_dtype": False, "bias": "vblora_only"},
