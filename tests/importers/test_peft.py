@@ -128,3 +128,30 @@ def test_nothing_of_a_hostile_config_is_executed_or_fetched() -> None:
     mixed = peft.workload(MODEL, {"peft_type": "XLORA", "adapters": {"0": "someone/adapter"}})
     with pytest.raises(MemcalcError, match="folders"):
         wrap(build(mixed, "meta"), mixed, "meta")
+
+
+_OWN: Final[dict[str, dict[str, Any]]] = {
+    "OFT": {}, "BOFT": {"boft_block_size": 8}, "HRA": {"apply_GS": True}, "MISS": {"r": 16, "init_weights": "mini"},
+    "FOURIERFT": {"n_frequency": 10}, "BEFT": {}, "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
+    "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Specified to not save")
+@pytest.mark.parametrize("peft_type", _OWN)
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_peft_saves_of_a_method_is_ours(peft_type: str, saved: bool) -> None:
+    """As it is written by hand, and as save_pretrained writes all of it; ours says the same again."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    given = {"peft_type": peft_type, "target_modules": ["embed_tokens" if "TOKENS" in peft_type else "v_proj"]}
+    real: Any = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    config = {**given, **_OWN[peft_type]}
+    plain = json.loads(json.dumps({**real(**config).to_dict(), **given} if saved else config))
+    name, method = peft.method_of(peft.checked(plain, "test"))
+    assert name == peft_type.lower()
+    again = method.peft_config()
+    assert again is not None
+    assert {key: again[key] for key in config if key != "init_weights"} == {
+        key: value for key, value in config.items() if key != "init_weights"
+    }
