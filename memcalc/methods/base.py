@@ -1,6 +1,6 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
@@ -8,7 +8,7 @@ from memcalc.options import option, options_of
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
-    from memcalc.tape.tape import Array, Tensor
+    from memcalc.tape.tape import Tensor
     from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
@@ -101,12 +101,13 @@ class Method:
         """What tokens are looked up in: the embedding's weight (rows, hidden), `name` being its module."""
         return weight
 
-    def making(self, m: "Builder", module: str, *, frozen: bool) -> "list[Array]":
-        """What the device holds only while adapters of the module (full name) are made, before they are.
+    def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
+        """Make what the module (full name) is given, in order: yields the part to make next, "" for all that are left.
 
-        frozen: the base was frozen before.
+        Blocks that the device holds only meanwhile are locals. frozen: the base was frozen before;
+        raised: half adapters become fp32 afterwards.
         """
-        return []
+        yield ""
 
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """How many bytes of a checkpoint the adapter `name` (full name) takes, which has `nbytes` itself.

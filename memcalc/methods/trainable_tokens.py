@@ -1,5 +1,6 @@
 """Trainable tokens: some rows of the embedding alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -9,7 +10,7 @@ from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import rows_replaced
-from memcalc.tape.tape import Array, Tensor, new
+from memcalc.tape.tape import Tensor, new
 from memcalc.tape.weights import Plain
 
 if TYPE_CHECKING:
@@ -63,13 +64,16 @@ class TrainableTokens(Method):
         merged = _merged(w.weight, m.parameters[f"{embedding}.trainable_tokens_delta.default"])
         return linear(x, merged)
 
-    def making(self, m: "Builder", module: str, *, frozen: bool) -> list[Array]:
+    def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
         """TrainableTokensLayer.update_layer: rows are picked to be copied twice; their graph holds the index."""
         weight = m.parameters[f"{module}.weight"]
         count = len(self.token_indices)
         index = new((count,), "int64", "index", "adapter")
         picked = new((count, weight.shape[1]), weight.dtype, "index", "adapter")
-        return [picked] if frozen else [index, picked]
+        if frozen:
+            del index
+        yield ""
+        del picked
 
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """The same rows stand in the file again under a tied head's name."""

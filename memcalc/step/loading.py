@@ -184,16 +184,35 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
             if adapter.of not in m.parameters:
                 raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
             _add(m, name, adapter, m.parameters[adapter.of].dtype)
-    reassigned: set[str] = set()
-    if w.autocast_adapter_dtype:
-        for name, adapter in added.items():
-            if not adapter.late and m.parameters[name].dtype in HALF:
-                _add(m, name, adapter, "fp32")
-                if adapter.part.endswith(".default"):
-                    reassigned.add(name)
+    reassigned = _raise_adapters(m, added) if w.autocast_adapter_dtype else frozenset()
     for name, adapter in added.items():
         if adapter.late:
             _add(m, name, adapter, "fp32")
+    return reassigned
+
+
+def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
+    """cast_adapter_dtype: half adapters become fp32, one by one; what stood in a dict is a new parameter then.
+
+    A loop over one module's parameters holds them all until it ends, and the last one until the next loop.
+    """
+    reassigned: set[str] = set()
+    held: list[Tensor] = []
+    looped = ""
+    for name, adapter in added.items():
+        if adapter.late or m.parameters[name].dtype not in HALF:
+            continue
+        module = "" if adapter.part.endswith(".default") else name.rpartition(".")[0]
+        if module != looped:
+            del held[:-1]
+        if module and module != looped:
+            held.clear()
+        looped = module
+        if module:
+            held.append(m.parameters[name])
+        else:
+            reassigned.add(name)
+        _add(m, name, adapter, "fp32")
     return frozenset(reassigned)
 
 
@@ -206,11 +225,15 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
     for module, adapters in modules.items():
         for name in remade:
             m.parameters.pop(name, None)
-        held = w.method.making(m, module, frozen=w.kbit_prepare != "none")
+        waiting = dict(sorted(adapters.items(), key=lambda item: item[0] in remade))
         base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
-        for name, adapter in sorted(adapters.items(), key=lambda item: item[0] in remade):
-            _add(m, name, adapter, adapter.dtype or (w.dtype if base is None else base.dtype))
-        del held
+        dtype = w.dtype if base is None else base.dtype
+        del base
+        frozen, raised = w.kbit_prepare != "none", w.autocast_adapter_dtype
+        for part in w.method.making(m, module, frozen=frozen, raised=raised):
+            for name in [f"{module}.{part}"] if part else list(waiting):
+                adapter = waiting.pop(name)
+                _add(m, name, adapter, adapter.dtype or dtype)
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:

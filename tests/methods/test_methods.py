@@ -58,6 +58,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "blocks by count": {"boft_block_num": 2, "target": "all-linear", "bias": "boft_only"},
         "adapters as the base": {"boft_block_size": 8, "autocast_adapter_dtype": False},
     },
+    "osf": {"a share": {"effective_rank": 0.25}, "all-linear": {"effective_rank": 8, "target": "all-linear"}},
     "vblora": {
         "mixtures alone": {"vector_length": 8, "num_vectors": 300, "save_only_topk_weights": True, "topk": 3},
         "adapters as the base": {"autocast_adapter_dtype": False, "bias": "vblora_only"},
