@@ -9,6 +9,7 @@ from typing import Any
 
 from memcalc.errors import MemcalcError
 from memcalc.footprint import Footprint
+from memcalc.importers import peft
 from memcalc.recording import Recording, footprint_of
 from memcalc.workload import Workload
 from tests.producers import PRODUCERS
@@ -49,7 +50,7 @@ class Row:
     @cached_property
     def workload(self) -> Workload:
         """Raises MemcalcError where it cannot be said in our words yet."""
-        return Workload.from_json(self.options)
+        return peft.from_json(self.options)
 
 
 class Prediction:
