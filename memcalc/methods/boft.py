@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, final
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
 from memcalc.options import option
+from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.elementwise import add, cast, mul, scale, sub
 from memcalc.tape.ops.linear import bmm, matmul, mm
 from memcalc.tape.ops.solving import block_diagonal, solved_from_right
-from memcalc.tape.ops.views import expand, permute, select, transpose, view
+from memcalc.tape.ops.views import expand, select, transpose, view
 from memcalc.tape.tape import Tensor, new
 
 if TYPE_CHECKING:

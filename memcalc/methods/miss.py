@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, final
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
 from memcalc.options import option
+from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import add, cast, dropout
 from memcalc.tape.ops.linear import matmul
 from memcalc.tape.ops.reductions import total
-from memcalc.tape.ops.views import clone, pad_last, repeat, reshape
+from memcalc.tape.ops.views import clone, pad_last, reshape
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder

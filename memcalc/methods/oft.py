@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, final
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
 from memcalc.options import option
+from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.einsum import by_block
 from memcalc.tape.ops.elementwise import add, added_in_place, cast, sub
 from memcalc.tape.ops.linear import bmm
 from memcalc.tape.ops.placing import placed
 from memcalc.tape.ops.solving import solved_from_right
-from memcalc.tape.ops.views import expand, repeat, reshape, transpose, view
+from memcalc.tape.ops.views import expand, reshape, transpose, view
 from memcalc.tape.tape import Array, Tensor, new
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.methods.base import Anatomy, Method
 from memcalc.tape import attending
-from memcalc.tape.builder import Adapter, Builder, Common, Declared
+from memcalc.tape.builder import Builder
+from memcalc.tape.declared import Adapter, Common, Declared
 from memcalc.tape.prelude import Batch
 from memcalc.tape.tape import new, tape
 from memcalc.tape.weights import LINEAR

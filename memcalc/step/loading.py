@@ -12,7 +12,8 @@ from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
 from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
-from memcalc.tape.builder import Adapter, Builder, Declared
+from memcalc.tape.builder import Builder
+from memcalc.tape.declared import Adapter, Declared
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.tape.weights import LINEAR, PACKABLE

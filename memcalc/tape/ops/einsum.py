@@ -5,8 +5,9 @@ Source: PyTorch 2.13, aten/src/ATen/native/Linear.cpp, einsum and sumproduct_pai
 
 from math import prod
 
+from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.linear import bmm
-from memcalc.tape.ops.views import permute, reshape, view
+from memcalc.tape.ops.views import reshape, view
 from memcalc.tape.tape import Tensor
 
 

@@ -89,19 +89,16 @@ def quotient(x: Tensor, y: Tensor) -> Tensor:
         assert divisor is not None
         y_data = divisor.get()
         x_data = dividend.get() if dividend else None
-        gy = _of_divisor(g, x_data, y_data) if x_data else None
+        gy = None
+        if x_data:  # -g * ((x / y) / y), one expression
+            once = _combine(x_data, y_data, "div")
+            twice, negative = _combine(once, y_data, "div"), like(g, "neg")
+            gy = _combine(negative, twice, "mul")
+            del once, twice, negative
         gx = _combine(g, y_data, "div") if wanted else None
         return [gx, gy]
 
     return record(_combine(x.data, y.data, "div"), (x, y), backward)
-
-
-def _of_divisor(g: Array, x: Array, y: Array) -> Array:
-    """-g * ((x / y) / y)."""
-    once = _combine(x, y, "div")
-    twice = _combine(once, y, "div")
-    negative = like(g, "neg")
-    return _combine(negative, twice, "mul")
 
 
 def divide(x: Tensor) -> Tensor:

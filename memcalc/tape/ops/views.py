@@ -51,21 +51,6 @@ def transpose(x: Tensor, first: int, second: int) -> Tensor:
     return record(out, (x,), backward)
 
 
-def permute(x: Tensor, dims: Shape) -> Tensor:
-    """The dims in another order, each of `dims` being the old place of the new one. Allocates: nothing."""
-    out = _permuted(x.data, dims)
-    back = tuple(sorted(range(len(dims)), key=dims.__getitem__))
-
-    def backward(g: Array) -> list[Array]:
-        return [_permuted(g, back)]
-
-    return record(out, (x,), backward)
-
-
-def _permuted(array: Array, dims: Shape) -> Array:
-    return array.view(tuple(array.shape[dim] for dim in dims), tuple(array.strides[dim] for dim in dims))
-
-
 def heads(x: Tensor, head_dim: int) -> Tensor:
     """(b, s, heads * head_dim) as (b, heads, s, head_dim): a view and a transposition in one node."""
     before = b, s, width = x.shape
@@ -96,17 +81,6 @@ def expand(x: Tensor, shape: Shape) -> Tensor:
         return [g]
 
     return record(x.data.view(shape, strides), (x,), backward)
-
-
-def repeat(x: Tensor, times: int, dim: int = 0) -> Tensor:
-    """x several times along a dim. Allocates: the output. Backward allocates: the sum over the copies, if several."""
-    before = x.shape
-
-    def backward(g: Array) -> list[Array]:
-        return [g if times == 1 else new(before, g.dtype, "sum")]
-
-    shape = (*before[:dim], times * before[dim], *before[dim + 1 :])
-    return record(new(shape, x.dtype, "repeat"), (x,), backward)
 
 
 def contiguous(x: Tensor) -> Tensor:

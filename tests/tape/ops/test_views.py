@@ -53,10 +53,6 @@ OPS: Final = {
     "expand": Op(
         lambda x: ops.expand(x, (x.shape[0], 3, 5, 6)), lambda x: x.expand(-1, 3, -1, -1), lambda b: ((b, 1, 5, 6),)
     ),
-    "permute": Op(lambda x: ops.permute(x, (2, 0, 3, 1)), lambda x: x.permute(2, 0, 3, 1), _heads),
-    "repeat": Op(lambda x: ops.repeat(x, 3), lambda x: x.repeat(3, 1, 1, 1), _heads),
-    "repeat, a middle dim": Op(lambda x: ops.repeat(x, 3, 1), lambda x: x.repeat(1, 3, 1, 1), _heads),
-    "repeat, once": Op(lambda x: ops.repeat(x, 1), lambda x: x.repeat(1, 1, 1, 1), _heads),
     "pick, and more": Op(
         lambda x: silu(ops.pick(x, 2)), lambda x: torch.nn.functional.silu(x[:, :, [0]]), _heads, views=False
     ),

@@ -1,0 +1,39 @@
+"""What a model's forward told of its parameters, and of those that a method adds."""
+
+from typing import Literal, NamedTuple
+
+from memcalc.tape.layouts import Shape
+
+Kind = Literal["linear", "conv1d", "matmul", "bias", "embedding", "norm", "buffer"]
+
+
+class Declared(NamedTuple):
+    """A parameter or buffer that the model's forward uses."""
+
+    shape: Shape
+    kind: Kind
+    dtype: str = ""  # of a buffer that keeps its own
+
+
+class Adapter(NamedTuple):
+    """A parameter or buffer that the method adds beside a module, or its copy of one of the module's own."""
+
+    part: str  # its name below the module that it adapts: "lora_A.default.weight"
+    shape: Shape
+    kind: Kind | None = None  # of what it is a copy of; "buffer": it never trains
+    of: str = ""  # the full name of what it is a copy of; "": it is new
+    dtype: str = ""  # of a buffer that keeps its own
+    shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
+    late: bool = False  # made on the host, in fp32, and moved when all else is there
+
+    def module(self, name: str) -> str:
+        """The module that the parameter of this full name adapts."""
+        return name.removesuffix(f".{self.part}")
+
+
+class Common(NamedTuple):
+    """What targets share belongs to the first of them, and has room for the widest."""
+
+    first: str = ""  # in order of registration
+    d_out: int = 0  # of the widest output
+    d_in: int = 0  # of the widest input
