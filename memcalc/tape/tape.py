@@ -292,10 +292,10 @@ def _obeys(gradient: Array, leaf: Array) -> bool:
     Source: PyTorch 2.13, torch/csrc/autograd/utils/grad_layout_contract.h, obeys_layout_contract.
     """
     if is_dense(leaf.shape, leaf.strides):
-        return sameblock_layout(gradient, leaf)
+        return same_layout(gradient, leaf)
     return is_contiguous(gradient.shape, gradient.strides)
 
 
-def sameblock_layout(left: Array, right: Array) -> bool:
+def same_layout(left: Array, right: Array) -> bool:
     """Same layout where it matters: dims of size 1 do not count."""
     return all(a == b or size == 1 for a, b, size in zip(left.strides, right.strides, left.shape, strict=True))
