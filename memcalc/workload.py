@@ -166,7 +166,7 @@ class Workload:
         method_name = methods.canonical_name(method)
         method_file = methods.load(method_name)
         own, foreign = _sorted_out(given, cls, method_file.METHOD)
-        _imply(own, method_name, method_file.IMPLIES)
+        _imply(own, foreign, method_name, method_file)
         found = model if isinstance(model, Model) else find_model(model)
         workload = cls(
             model=found,
@@ -232,10 +232,14 @@ def _sorted_out(given: Mapping[str, Any], cls: type, method: type[Method]) -> tu
     return own, foreign
 
 
-def _imply(own: dict[str, Any], method_name: str, implied: Mapping[str, Any]) -> None:
-    """What the method's name stands for; a switch may be turned off again, a word may not be changed."""
-    for name, value in implied.items():
-        given = own.setdefault(name, value)
-        if given != value and not isinstance(value, bool):
+def _imply(own: dict[str, Any], foreign: dict[str, Any], method_name: str, method_file: methods.MethodFile) -> None:
+    """What the method's name stands for. A number may be changed, a word only be said more precisely (pissa_niter_16
+    for pissa); a switch of the workload may be turned off again, one of the method's would make it another method.
+    """
+    methods_own = options_of(method_file.METHOD)
+    for name, value in method_file.IMPLIES.items():
+        given = (foreign if name in methods_own else own).setdefault(name, value)
+        fixed = name in methods_own if isinstance(value, bool) else isinstance(value, str)
+        if fixed and not (given == value or (isinstance(value, str) and str(given).startswith(value))):
             flag = f"--{name.replace('_', '-')}"
             raise InvalidWorkload(f"--method {method_name} means {flag} {value}: it cannot go with {flag} {given}")

@@ -100,16 +100,34 @@ def from_json(data: Mapping[str, Any]) -> Workload:
 
 
 def method_of(config: Mapping[str, Any]) -> tuple[str, Method]:
-    """The name and the method: one of ours where it can say all that the config says, else the config itself."""
-    for name in methods.names():
-        file = methods.load(name)
-        plain = None if file.IMPLIES else file.METHOD().peft_config()
-        if plain is not None and plain["peft_type"] == config["peft_type"]:
-            own = _own_options(file.METHOD, config)
-            if own is not None:
-                return name, file.METHOD(**coerced(file.METHOD, own))
+    """The name and the method: of ours the one whose name says most of what the config says, else the config itself."""
+    found = [(name, method) for name in methods.names() if (method := _read_as(name, config)) is not None]
+    if found:
+        return max(found, key=lambda each: len(methods.load(each[0]).IMPLIES))
     name = str(config["peft_type"]).lower()
     return ("dora" if config.get("use_dora") else name), FromConfig(dict(config))
+
+
+def _read_as(name: str, config: Mapping[str, Any]) -> Method | None:
+    """The config as the method of ours of that name; None where it is another, or where the config says more."""
+    file = methods.load(name)
+    plain = file.METHOD().peft_config()
+    if plain is None or plain["peft_type"] != config["peft_type"]:
+        return None
+    own = _own_options(file.METHOD, config)
+    if own is None:
+        return None
+    try:
+        method = file.METHOD(**coerced(file.METHOD, own))
+    except NotModelled:
+        return None
+    said = method.options()
+    return method if all(_is_a(said.get(option), value) for option, value in file.IMPLIES.items()) else None
+
+
+def _is_a(said: object, implied: object) -> bool:
+    """Whether an option says what a method's name stands for, or says it more precisely: pissa_niter_16 for pissa."""
+    return said == implied or (isinstance(said, str) and isinstance(implied, str) and said.startswith(implied))
 
 
 def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """PEFT methods, one file each: the file's name is its `--method`. A folder listing is the list.
 
-A method file defines `METHOD`, its class, and may define `IMPLIES`, the workload options that its name
-stands for (qlora is lora over an nf4 base).
+A method file defines `METHOD`, its class, and may define `IMPLIES`, the options of the workload or of the class that
+its name stands for (qlora is lora over an nf4 base, dora is lora with use_dora). Folders hold what methods are made of.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """LoRA: a frozen weight plus a low-rank update."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, final
@@ -15,6 +16,7 @@ from memcalc.methods.base import (
     match_targets,
     names_a_layer,
 )
+from memcalc.methods.of_lora import dora
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
@@ -51,6 +53,7 @@ class Lora(Method):
     lora_dropout: float = option(0.0, "--lora-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "lora_only"))
     use_rslora: bool = option(False, "--use-rslora/--no-use-rslora", "scale by alpha / sqrt(rank) (rsLoRA)")
+    use_dora: bool = option(False, "--use-dora/--no-use-dora", "train a magnitude of each output besides (DoRA)")
     modules_to_save: tuple[str, ...] = option(
         (),
         "--modules-to-save",
@@ -131,9 +134,13 @@ class Lora(Method):
         most, rank = min(w.d_in, w.d_out), self._rank_of(name)
         if rank > most:
             raise InvalidWorkload(f"--rank {rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}")
-        a = m.adapter(name, "lora_A.default.weight", (rank, w.d_in))
-        b = m.adapter(name, "lora_B.default.weight", (w.d_out, rank))
-        return self._over_packed(m, x, w, a, b) if w.packed else self._over_plain(m, x, w, a, b)
+        a = m.adapter(name, dora.A, (rank, w.d_in))
+        b = m.adapter(name, dora.B, (w.d_out, rank))
+        if self.use_dora and self.lora_dropout and w.turned:
+            raise NotModelled("estimate does not write DoRA's dropout over Conv1D layers yet: memcalc trace runs it")
+        magnitude = m.adapter(name, dora.MAGNITUDE, (w.d_out,)) if self.use_dora else None
+        forward = self._over_packed if w.packed else self._over_plain
+        return forward(m, x, w, a, b, magnitude)
 
     def _rank_of(self, name: str) -> int:
         """The rank of the first pattern that fits. Source: peft 0.21.2, utils/other.py, get_pattern_key."""
@@ -143,24 +150,38 @@ class Lora(Method):
                 return int(rank)
         return self.rank
 
-    def _over_plain(self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor") -> "Tensor":
+    def _over_plain(
+        self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor", magnitude: "Tensor | None"
+    ) -> "Tensor":
         """peft 0.21.2, tuners/lora/layer.py, Linear.forward. Where peft rebinds x, the module call keeps the first."""
         result = w.linear(x)
         dtype = result.dtype
         x_cast = cast(x, a.dtype)
-        result = add(result, scale(linear(linear(dropout(x_cast, self._rate(m)), a), b)))
+        if magnitude is None:
+            result = add(result, scale(linear(linear(dropout(x_cast, self._rate(m)), a), b)))
+        else:
+            result = dora.adapted(x_cast, result, w, a, b, magnitude, self._rate(m))
         return cast(result, dtype)
 
-    def _over_packed(self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor") -> "Tensor":
+    def _over_packed(
+        self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor", magnitude: "Tensor | None"
+    ) -> "Tensor":
         """peft 0.21.2, tuners/lora/bnb.py, Linear4bit.forward: a cloned output, casts by hand outside autocast only."""
         result = w.linear(x)
         result = clone(result)
         by_hand = tape.autocast is None
+        dtype = result.dtype
         x_cast = cast(x, a.dtype) if by_hand else x
+        if magnitude is not None:
+            result = dora.adapted(x_cast, result, w, a, b, magnitude, self._rate(m))
+            return cast(result, dtype) if by_hand else result
         output = scale(linear(linear(dropout(x_cast, self._rate(m)), a), b))
         if by_hand:
-            output = cast(output, result.dtype)
+            output = cast(output, dtype)
         return add(result, output)
+
+    def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
+        return dora.making(m, module) if self.use_dora else iter(("",))
 
     def _rate(self, m: "Builder") -> float:
         return self.lora_dropout if m.training else 0.0
@@ -174,6 +195,7 @@ class Lora(Method):
             "target_modules": "all-linear" if "all-linear" in self.target else list(self.target) or None,
             "bias": self.bias,
             "use_rslora": self.use_rslora,
+            "use_dora": self.use_dora,
             "modules_to_save": list(self.modules_to_save) or None,
             "layers_to_transform": [int(layer) for layer in self.layers_to_transform] or None,
             "rank_pattern": _numbers("--rank-pattern", self.rank_pattern, int),

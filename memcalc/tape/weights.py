@@ -4,6 +4,7 @@ from typing import Protocol
 
 from memcalc.tape.ops.elementwise import add
 from memcalc.tape.ops.linear import conv1d, linear, linear_by_hand
+from memcalc.tape.ops.views import transpose
 from memcalc.tape.tape import Tensor
 
 
@@ -21,6 +22,7 @@ class Weight(Protocol):
     @property
     def turned(self) -> bool: ...  # Conv1D's (d_in, d_out)
     def linear(self, x: Tensor) -> Tensor: ...
+    def dense(self) -> Tensor: ...
 
 
 class Plain:
@@ -51,6 +53,10 @@ class Plain:
     def linear(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
+    def dense(self) -> Tensor:
+        """The weight (d_out, d_in) in a floating-point dtype: itself, where it is stored in one."""
+        return self.weight
+
 
 class Transposed(Plain):
     """Conv1D's weight (d_in, d_out)."""
@@ -72,6 +78,9 @@ class Transposed(Plain):
     def linear(self, x: Tensor) -> Tensor:
         assert self.bias is not None
         return conv1d(x, self.weight, self.bias)
+
+    def dense(self) -> Tensor:
+        return transpose(self.weight, 0, 1)
 
 
 class Unfused(Plain):

@@ -1,6 +1,7 @@
 """Everything that makes code on the meta device take the paths that it takes on a real one."""
 
 import contextlib
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,6 +46,7 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
         if workload.quant != "none":
             stack.enter_context(_fresh_quantization_maps())
+            stack.enter_context(_packed_weights_copied())
         if workload.training and OPTIMIZERS[workload.optimizer].package == "bitsandbytes":
             stack.enter_context(managed_memory())
         if (workload.method.peft_config() or {}).get("peft_type") == "CPT":
@@ -116,4 +118,26 @@ def _fresh_quantization_maps() -> Iterator[None]:
         yield
         return
     with mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True):
+        yield
+
+
+@contextlib.contextmanager
+def _packed_weights_copied() -> Iterator[None]:
+    """Inside a `with` block a packed weight can be copied, as a layer of DoRA does: theirs is made on the host first,
+    whose tensors cannot turn into those of meta.
+
+    Source: bitsandbytes 0.50.2, nn/modules.py, Params4bit.__deepcopy__.
+    """
+    try:
+        from bitsandbytes.nn import Params4bit
+    except ImportError:  # said in one line where the layers are made
+        yield
+        return
+
+    def copied(self: Any, memo: Any) -> Any:
+        state = copy.deepcopy(self.quant_state)
+        given = {**vars(self), "quant_state": state}
+        return Params4bit(copy.deepcopy(self.data), requires_grad=self.requires_grad, **given)
+
+    with mock.patch.object(Params4bit, "__deepcopy__", copied):
         yield

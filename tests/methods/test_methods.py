@@ -37,6 +37,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "ranks by name": {"rank_pattern": "v_proj=2,layers.1.self_attn.q_proj=5,h.0.self_attention.query_key_value=3"},
         "some layers": {"layers_to_transform": "0,2"},
     },
+    "dora": {
+        "all-linear, dropout": {"target": "all-linear", "lora_dropout": 0.1},
+        "all biases": {"bias": "all"},
+        "adapters as the base": {"autocast_adapter_dtype": False},
+    },
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
@@ -191,8 +196,9 @@ def test_pefts_config_takes_what_it_is_given(method: str) -> None:
 
 
 @_METHOD
-def test_what_its_name_implies_is_a_workloads_option(method: str) -> None:
-    assert set(methods.load(method).IMPLIES) <= set(options_of(Workload))
+def test_what_its_name_implies_is_an_option_of_the_workload_or_its_own(method: str) -> None:
+    file = methods.load(method)
+    assert set(file.IMPLIES) <= {*options_of(Workload), *options_of(file.METHOD)}
 
 
 def test_the_hooks_do_nothing_by_default() -> None:

@@ -43,6 +43,28 @@ class Packed4Bit:
                 self.bias.node.array = self.bias.data
         return cast(self._multiply(low), x.dtype)
 
+    def dense(self) -> Tensor:
+        """The weight (d_out, d_in) dequantized."""
+        return Tensor(_dequantized(self.d_out, self.d_in, self.compute_dtype, self.double_quant))
+
+    def copied(self, bias: Tensor | None) -> list[Array]:
+        """A deep copy of the layer, which copies its quantization state twice: the weight's, then its own.
+
+        Source: bitsandbytes 0.50.2, nn/modules.py, Params4bit.__deepcopy__, _quantize; functional.py, QuantState.
+        """
+        blocks = [*self._state(), like(self.codes, "clone")]
+        if bias is not None:
+            blocks.append(like(bias.data, "clone"))
+        return [*blocks, *self._state()]
+
+    def _state(self) -> list[Array]:
+        n = self.d_out * self.d_in
+        absmax, kind = (BLOCK_4BIT.absmax_count(n),), "uint8" if self.double_quant else "fp32"
+        blocks = [new(absmax, kind, "clone"), new((16,), "fp32", "clone")]
+        if self.double_quant:
+            blocks += [new(shape, "fp32", "clone") for shape in ((), (BLOCK_4BIT.nested_count(n),), (256,))]
+        return blocks
+
     def _multiply(self, x: Tensor) -> Tensor:
         """MatMul4Bit: x W^T. Saves: nothing. Allocates: what the kernel dequantizes inside, and the output.
 
