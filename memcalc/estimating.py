@@ -65,7 +65,7 @@ def record(w: Workload) -> Recording:
 
 def _whole(w: Workload, family: Family, c: Config) -> tuple[Timeline, Builder, Loaded]:
     """The whole model's timeline: four layers repeated where layers are alike, else all of them written."""
-    if c.layers > repeating.DEPTH and c.layers_alike and w.method.layers_alike:
+    if c.layers > repeating.DEPTH and _layers_alike(w, c):
         few, m, loaded = write(w, family, replace(c, layers=repeating.DEPTH), depth=c.layers)
         _only_what_the_loop_keeps(few, family, w)
         timeline = repeated(few, family.LAYERS, c.layers)
@@ -85,8 +85,7 @@ def peak_live(w: Workload) -> int:
     with _without_collector():
         family, c = family_of(w)
         steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
-        alike = c.layers_alike and w.method.layers_alike
-        if c.layers <= DEPTH or not alike or not (steady or not w.training):
+        if c.layers <= DEPTH or not _layers_alike(w, c) or not (steady or not w.training):
             timeline, _, _ = write(w, family, c)
             return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
         timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
@@ -138,6 +137,11 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+def _layers_alike(w: Workload, c: Config) -> bool:
+    """Whether every layer does the same, so that a few may stand for all."""
+    return c.layers_alike and w.method.layers_alike and w.checkpoint_every == 1
+
+
 def _builder(w: Workload, c: Config, attention: attending.Attention, architecture: Architecture) -> Builder:
     checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none"
     if w.checkpointing:
@@ -150,6 +154,7 @@ def _builder(w: Workload, c: Config, attention: attending.Attention, architectur
         architecture.targets,
         declaring=False,
         checkpointing=checkpointing,
+        checkpoint_every=w.checkpoint_every,
         training=w.training,
         use_cache=w.use_cache,
         inputs_require_grad=w.checkpointing and embedding not in architecture.trained,
@@ -182,7 +187,6 @@ def _refuse(w: Workload) -> None:
     reasons = {
         f"--loss {w.loss}": w.loss != "nll",
         f"--quant {w.quant}": w.quant not in ("none", *FOUR_BIT),
-        "--checkpoint-every": w.checkpoint_every != 1,
         "--merged": w.merged,
     }
     for option, refused in reasons.items():

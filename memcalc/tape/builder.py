@@ -43,6 +43,7 @@ class Builder:
         *,
         declaring: bool,
         checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
+        checkpoint_every: int = 1,
         training: bool = True,
         use_cache: bool = False,
         inputs_require_grad: bool = False,
@@ -55,6 +56,7 @@ class Builder:
         self.common = common
         self.declaring = declaring
         self.checkpointing = checkpointing
+        self.checkpoint_every = checkpoint_every  # of so many layers the first
         self.training = training
         self.use_cache = use_cache
         self.inputs_require_grad = inputs_require_grad  # checkpointing over a frozen embedding
@@ -236,13 +238,16 @@ class Builder:
         positional: the model passes arguments by position: a reentrant checkpoint saves them, and keeps only `held`.
         """
         path = f"{self.path}.{name}"
-        return [Layer(self, f"{path}.{index}", layer, held, positional) for index in range(self.layer_count)]
+        return [
+            Layer(self, f"{path}.{index}", layer, held, positional, index % self.checkpoint_every == 0)
+            for index in range(self.layer_count)
+        ]
 
 
 class Layer(Generic[P, R]):
     """One of the repeated layers; calling it checkpoints it if the run says so."""
 
-    __slots__ = ("held", "m", "module", "path", "positional")
+    __slots__ = ("checkpointed", "held", "m", "module", "path", "positional")
 
     def __init__(
         self,
@@ -251,7 +256,9 @@ class Layer(Generic[P, R]):
         module: Callable[Concatenate[Builder, Tensor, P], R],
         held: object,
         positional: bool,
+        checkpointed: bool,
     ) -> None:
+        self.checkpointed = checkpointed  # where the run checkpoints at all
         self.held = held
         self.m = m
         self.path = path
@@ -267,7 +274,7 @@ class Layer(Generic[P, R]):
             finally:
                 m.path, tape.scope = outer, scope
 
-        if self.m.checkpointing == "none":
+        if self.m.checkpointing == "none" or not self.checkpointed:
             return run(x)
         scope, tape.scope = tape.scope, self.path  # what a checkpoint itself allocates is its layer's
         if self.m.checkpointing == "reentrant":
