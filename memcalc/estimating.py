@@ -152,7 +152,9 @@ def _builder(w: Workload, c: Config, attention: attending.Attention, architectur
         c.layers,
         attention,
         architecture.targets,
+        architecture.sizes,
         declaring=False,
+        lookup=architecture.lookup,
         checkpointing=checkpointing,
         checkpoint_every=w.checkpoint_every,
         training=w.training,
@@ -211,9 +213,11 @@ def written_for_cpu(w: Workload) -> bool:
 
 def _check(w: Workload, c: Config, family: Family) -> None:
     """Constraints that need the model's numbers."""
-    if c.max_positions is not None and family.LEARNED_POSITIONS and w.seq_len > c.max_positions:
+    before = w.method.positions_before
+    if c.max_positions is not None and family.LEARNED_POSITIONS and before + w.seq_len > c.max_positions:
+        virtual = f" and the {before} virtual tokens before it are" if before else " is"
         raise InvalidWorkload(
-            f"--seq-len {w.seq_len} is longer than the {c.max_positions} positions that {c.name} has learned"
+            f"--seq-len {w.seq_len}{virtual} longer than the {c.max_positions} positions that {c.name} has learned"
         )
 
 

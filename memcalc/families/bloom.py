@@ -36,11 +36,11 @@ def forward(m: Builder, batch: Batch, c: Config) -> Output:
 
 def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """BloomModel: (b, s) -> (b, s, hidden)."""
-    embeds = m.embedding(batch.ids, "word_embeddings", c.vocab, c.hidden)
-    cache = m.new_cache()
+    embeds = m.embedding(batch, "word_embeddings", c.vocab, c.hidden)
+    cache = m.new_cache(batch)
     hidden = m.layer_norm(embeds, "word_embeddings_layernorm")
-    alibi, _kept_slopes = alibi_of(batch, c.heads, hidden.dtype)
-    mask = causal_mask("eager", embeds.dtype, batch, None, cached=cache is not None)
+    alibi, _kept_slopes = alibi_of(batch, 0 if cache is None else cache.past, c.heads, hidden.dtype)
+    mask = causal_mask("eager", embeds.dtype, batch, None, cache=cache)
     assert mask is not None, "eager attention always gets one"
     for run_block in m.layers("h", block):
         outputs = run_block(hidden, cache, mask, alibi, c)  # a block's scores live until the next has returned
@@ -49,12 +49,13 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     return hidden, cache
 
 
-def alibi_of(batch: Batch, heads: int, dtype: str) -> tuple[Array, Array | None]:
-    """The bias of each head by position (b * heads, 1, s): from the length alone, or from the mask.
+def alibi_of(batch: Batch, past: int, heads: int, dtype: str) -> tuple[Array, Array | None]:
+    """The bias of each head by position (b * heads, 1, past + s): from the length alone, or from the mask.
 
     Without a mask the slopes are a local of BloomModel.forward: they come second.
     """
-    b, s = batch.ids.shape
+    b, s = batch.shape
+    s += past
     slopes = slopes_of(heads)[-1]
     if batch.mask is None:
         keys = new((s,), "int64", "arange")
@@ -62,10 +63,10 @@ def alibi_of(batch: Batch, heads: int, dtype: str) -> tuple[Array, Array | None]
         del keys
         repeated = new((b * heads, 1, s), "fp32", "repeat")
         return repeated if dtype == "fp32" else like(repeated, "to", dtype), slopes
-    counted = new((b, s), "int64", "cumsum")
-    before = new((b, s), "int64", "sub")
+    counted = new((b, s), batch.mask.dtype, "cumsum")
+    before = new((b, s), batch.mask.dtype, "sub")
     del counted
-    places = new((b, s), "int64", "mul")
+    places = new((b, s), batch.mask.dtype, "mul")
     del before
     alibi = new((b, heads, s), "fp32", "mul")
     flat = alibi.view((b * heads, 1, s), (s, s, 1))
@@ -102,22 +103,23 @@ def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array, alibi: Array,
 def attention(
     m: Builder, x: Tensor, residual: Tensor, cache: Cache | None, mask: Array, alibi: Array, c: Config
 ) -> tuple[Tensor, Tensor]:
-    """BloomAttention: (b, s, hidden) -> (b, s, hidden), and the probabilities (b, heads, s, s)."""
+    """BloomAttention: (b, s, hidden) -> (b, s, hidden), and the probabilities (b, heads, s, keys)."""
     b, s, _ = x.shape
     fused = m.linear(x, "query_key_value", 3 * c.hidden, bias=True)
     split = view(fused, (b, s, c.heads, 3, c.head_dim))
     q, k, v = (transpose(select(split, 3), 1, 2) for _ in range(3))
     if cache is not None:
         k, v = cache.update(k, v)
+    keys = k.shape[2]
     q = reshape(q, (b * c.heads, s, c.head_dim))
-    k = transpose(reshape(k, (b * c.heads, s, c.head_dim)), 1, 2)
-    v = reshape(v, (b * c.heads, s, c.head_dim))
+    k = transpose(reshape(k, (b * c.heads, keys, c.head_dim)), 1, 2)
+    v = reshape(v, (b * c.heads, keys, c.head_dim))
     scores = baddbmm(Tensor(alibi), q, k)
-    weights = view(scores, (b, c.heads, s, s))
+    weights = view(scores, (b, c.heads, s, keys))
     weights = add(weights, Tensor(mask))
     probabilities = cast(softmax_fp32(weights), q.dtype)
     probabilities = dropout(probabilities, c.attention_dropout if m.training else 0.0)
-    folded = view(probabilities, (b * c.heads, s, s))
+    folded = view(probabilities, (b * c.heads, s, keys))
     context = bmm(folded, v)
     context = reshape(transpose(view(context, (b, c.heads, s, c.head_dim)), 1, 2), (b, s, c.hidden))
     output = m.linear(context, "dense", c.hidden, bias=True)

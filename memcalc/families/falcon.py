@@ -73,13 +73,11 @@ def forward(m: Builder, batch: Batch, c: Config) -> Output:
 
 def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """FalconModel: (b, s) -> (b, s, hidden)."""
-    embeds = m.embedding(batch.ids, "word_embeddings", c.vocab, c.hidden)
-    cache = m.new_cache()
+    embeds = m.embedding(batch, "word_embeddings", c.vocab, c.hidden)
+    cache = m.new_cache(batch)
     alibi, _ones = alibi_of(m, batch, c, embeds.dtype) if has_alibi(c) else (None, None)
-    places = positions(batch.ids)
-    mask = causal_mask(
-        m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, written_out=True
-    )
+    places = positions(batch)
+    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache, written_out=True)
     if alibi is not None and mask is not None:
         if mask.dtype == "bool":
             mask = as_numbers(mask, embeds.dtype)
@@ -96,13 +94,13 @@ def alibi_of(m: Builder, batch: Batch, c: Config, dtype: str) -> tuple[Array, Ar
     """The bias of each head by position, as (b, heads, 1, s), and the mask that it is counted from."""
     if m.attention.implementation == "flash_attention_2":
         raise InvalidWorkload(f"--attention flash knows no ALiBi: {c.name} offers sdpa, eager")
-    b, s = batch.ids.shape
+    b, s = batch.shape
     mask = new((b, s), "int64", "ones") if batch.mask is None else batch.mask
     *way, slopes = slopes_of(c.heads)
-    counted = new((b, s), "int64", "cumsum")
-    before = new((b, s), "int64", "sub")
+    counted = new((b, s), mask.dtype, "cumsum")
+    before = new((b, s), mask.dtype, "sub")
     del counted
-    places = new((b, s), "int64", "mul")
+    places = new((b, s), mask.dtype, "mul")
     del before
     low = new((c.heads, 1), "bf16", "to")
     alibi = new((b, c.heads, 1, s), "bf16", "mul")

@@ -11,7 +11,8 @@ from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, read_decoder, whole_pairs
 from memcalc.tape import blocks
 from memcalc.tape.builder import Builder
-from memcalc.tape.tape import Array, Tensor
+from memcalc.tape.prelude import Batch
+from memcalc.tape.tape import Tensor
 
 MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama.LAYERS, llama.HEAD
 ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
@@ -37,9 +38,9 @@ def one_way(c: Config) -> Config:
     return whole_pairs(c)
 
 
-def embed(m: Builder, ids: Array, c: Config) -> Tensor:
+def embed(m: Builder, batch: Batch, c: Config) -> Tensor:
     """GemmaTextScaledWordEmbedding: times the root of the hidden size, a buffer."""
-    return m.embedding(ids, "embed_tokens", c.vocab, c.hidden, scaled=True)
+    return m.embedding(batch, "embed_tokens", c.vocab, c.hidden, scaled=True)
 
 
 def norm(m: Builder, x: Tensor, name: str) -> Tensor:

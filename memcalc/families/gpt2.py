@@ -55,19 +55,19 @@ def forward(m: Builder, batch: Batch, c: Config) -> Output:
 
 def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """GPT2Model: (b, s) -> (b, s, hidden)."""
-    if batch.mask is None and c.fields.raw("pad_token_id") is not None:
+    if batch.mask is None and batch.embeds is None and c.fields.raw("pad_token_id") is not None:
         look_for_padding(batch.ids)
-    cache = m.new_cache()
-    embeds = m.embedding(batch.ids, "wte", c.vocab, c.hidden)
-    places = positions(batch.ids)
+    cache = m.new_cache(batch)
+    embeds = m.embedding(batch, "wte", c.vocab, c.hidden)
+    places = positions(batch)
     assert c.max_positions is not None
     position_embeds = m.positions(places, "wpe", c.max_positions, c.hidden)
     hidden = add(embeds, position_embeds)
-    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None)
+    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)
     for run_block in m.layers("h", block, held=(places, batch.items), positional=True):
         hidden = run_block(hidden, cache, mask, places, c)
-    return m.layer_norm(hidden, "ln_f"), cache
+    return m.layer_norm(hidden, "ln_f"), cache if m.use_cache else None
 
 
 def look_for_padding(ids: Array) -> None:

@@ -36,10 +36,10 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """GPTBigCodeModel: (b, s) -> (b, s, hidden). A causal mask of all positions is a buffer that nothing reads."""
     assert c.max_positions is not None
     m.parameter("bias", (c.max_positions, c.max_positions), "buffer", "bool")
-    cache = m.new_cache()
-    embeds = m.embedding(batch.ids, "wte", c.vocab, c.hidden)
-    places = positions(batch.ids)
-    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None)
+    cache = m.new_cache(batch)
+    embeds = m.embedding(batch, "wte", c.vocab, c.hidden)
+    places = positions(batch)
+    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache)
     position_embeds = m.positions(places, "wpe", c.max_positions, c.hidden)
     hidden = add(embeds, position_embeds)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)

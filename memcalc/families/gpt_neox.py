@@ -13,7 +13,7 @@ from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import by_head, split, transpose
 from memcalc.tape.prelude import Batch, Output
-from memcalc.tape.tape import Array, Tensor
+from memcalc.tape.tape import Tensor
 
 MODULES = ("gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", "gpt_neox.rotary_emb", "lm_head")
 LAYER_MODULES = ("input_layernorm", "post_attention_layernorm", "attention", "mlp")
@@ -73,9 +73,9 @@ def mlp(m: Builder, x: Tensor, c: Config) -> Tensor:
     return hidden
 
 
-def embed(m: Builder, ids: Array, c: Config) -> Tensor:
+def embed(m: Builder, batch: Batch, c: Config) -> Tensor:
     """nn.Embedding by its name here."""
-    return m.embedding(ids, "embed_in", c.vocab, c.hidden)
+    return m.embedding(batch, "embed_in", c.vocab, c.hidden)
 
 
 PARTS = llama.Parts(embed=embed, layer=layer, norm=Builder.layer_norm, last_norm="final_layer_norm")

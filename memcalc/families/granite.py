@@ -11,7 +11,8 @@ from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, read_decoder, whole_pairs
 from memcalc.tape.builder import Builder
 from memcalc.tape.ops.elementwise import add, divide, scale
-from memcalc.tape.tape import Array, Tensor
+from memcalc.tape.prelude import Batch
+from memcalc.tape.tape import Tensor
 
 MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama.LAYERS, llama.HEAD
 ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
@@ -23,9 +24,9 @@ def read(model: Model) -> Config:
     return replace(c, mlp_bias=c.fields.flag("mlp_bias", default=False))
 
 
-def embed(m: Builder, ids: Array, c: Config) -> Tensor:
+def embed(m: Builder, batch: Batch, c: Config) -> Tensor:
     """Embeddings times embedding_multiplier, even where that is one."""
-    return scale(llama.embed(m, ids, c))
+    return scale(llama.embed(m, batch, c))
 
 
 def join(m: Builder, residual: Tensor, x: Tensor, c: Config) -> Tensor:

@@ -39,9 +39,9 @@ class Given(NamedTuple):
 FREQUENCIES = {"longrope": rotary.longrope_frequencies, "dynamic": rotary.dynamic_frequencies}  # chosen in each forward
 
 
-def embed(m: Builder, ids: Array, c: Config) -> Tensor:
+def embed(m: Builder, batch: Batch, c: Config) -> Tensor:
     """nn.Embedding: (b, s) -> (b, s, hidden)."""
-    return m.embedding(ids, "embed_tokens", c.vocab, c.hidden)
+    return m.embedding(batch, "embed_tokens", c.vocab, c.hidden)
 
 
 def turn_by(function: Callable[[Builder, str, Array, int], tuple[Tensor, Tensor]]) -> "Turn":
@@ -121,7 +121,7 @@ Turn = Callable[[Builder, str, Array, Config], dict[int, tuple[Tensor, Tensor]]]
 class Parts(NamedTuple):
     """What a family that follows Llama may write in its own way."""
 
-    embed: Callable[[Builder, Array, Config], Tensor] = embed
+    embed: Callable[[Builder, Batch, Config], Tensor] = embed
     turn: Turn = turn_by(rotary.rotary)  # cosine and sine, by the layers' window
     layer: Layer = layer
     norm: Callable[[Builder, Tensor, str], Tensor] = Builder.rms_norm
@@ -147,12 +147,10 @@ def forward(m: Builder, batch: Batch, c: Config, p: Parts = LLAMA) -> Output:
 
 def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache | None]:
     """LlamaModel: (b, s) -> (b, s, hidden)."""
-    embeds = p.embed(m, batch.ids, c)
-    cache = m.new_cache(c.windows)
-    places = positions(batch.ids)
-    masks = causal_masks(
-        m.attention.implementation, embeds.dtype, batch, places, cached=cache is not None, windows=c.masks
-    )
+    embeds = p.embed(m, batch, c)
+    cache = m.new_cache(batch, c.windows)
+    places = positions(batch)
+    masks = causal_masks(m.attention.implementation, embeds.dtype, batch, places, cache=cache, windows=c.masks)
     hidden = dropout(embeds, c.embedding_dropout if m.training else 0.0)
     turned = p.turn(m, hidden.dtype, places, c)
     for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=batch.items)):

@@ -56,11 +56,14 @@ def forward(m: Builder, batch: Batch, c: Config) -> Output:
 def decoder(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """OPTDecoder: (b, s) -> (b, s, hidden)."""
     width = c.fields.integer("word_embed_proj_dim", default=c.hidden, at_least=1)
-    embeds = m.embedding(batch.ids, "embed_tokens", c.vocab, width)
-    cache = m.new_cache()
-    ones = new(batch.ids.shape, "fp32", "ones") if batch.mask is None else batch.mask
+    embeds = m.embedding(batch, "embed_tokens", c.vocab, width)
+    cache = m.new_cache(batch)
+    past = 0 if cache is None else cache.past
+    b, s = batch.shape
+    ones = new((b, past + s), "fp32", "ones") if batch.mask is None else batch.mask
     places = places_of(ones)
-    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, None, cached=cache is not None)
+    places = places.view((b, s), places.strides)
+    mask = causal_mask(m.attention.implementation, embeds.dtype, batch, None, cache=cache)
     assert c.max_positions is not None
     rows = c.max_positions + OFFSET
     position_embeds = m.positions(new(places.shape, "int64", "add"), "embed_positions", rows, c.hidden)

@@ -8,6 +8,7 @@ from memcalc.options import option, options_of
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
+    from memcalc.tape.prelude import Batch, Output
     from memcalc.tape.tape import Tensor
     from memcalc.tape.weights import Weight
 
@@ -78,6 +79,16 @@ class Method:
         """Whether it does the same to every layer, so that a few may stand for all."""
         return True
 
+    @property
+    def positions_before(self) -> int:
+        """Positions that virtual tokens take before each row's own."""
+        return 0
+
+    @property
+    def frozen_in_use(self) -> bool:
+        """Whether what it adds is frozen where it is loaded to be used only. peft's tuners do so."""
+        return True
+
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.
 
@@ -115,6 +126,10 @@ class Method:
         buffer: whether it is one; targets: how many there are in the whole model.
         """
         return 0 if buffer else nbytes
+
+    def feed(self, m: "Builder", batch: "Batch", model: "Callable[[Batch], Output]") -> "Output":
+        """The output of the model's forward, called in the way in which the method calls it."""
+        return model(batch)
 
     def copy_of(self, module: str, targets: frozenset[str]) -> str:
         """Where below the module (full name) the copy stands that is used and trained in its place; "": there is none.

@@ -8,8 +8,8 @@ from memcalc.families.config import Config
 from memcalc.methods.base import Anatomy, Method
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
-from memcalc.tape.declared import Adapter, Common, Declared
-from memcalc.tape.prelude import Batch
+from memcalc.tape.declared import Adapter, Common, Declared, Lookup, Sizes
+from memcalc.tape.prelude import Batch, Output
 from memcalc.tape.tape import new, tape
 from memcalc.tape.weights import LINEAR
 from memcalc.timeline import Timeline
@@ -22,6 +22,8 @@ class Architecture(NamedTuple):
 
     base: dict[str, Declared]
     adapters: dict[str, Adapter]
+    lookup: Lookup  # of the word embeddings
+    sizes: Sizes
     targets: frozenset[str]  # full names of the adapted modules
     trained: frozenset[str]  # full names of the base parameters that train
     common: Common = Common()  # of the targets
@@ -60,7 +62,8 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
 
     Under a method that does not the same to all layers, all of them are run.
     """
-    bare = _declare_once(family, c, Method(), attention, frozenset())
+    sizes = Sizes(c.model_type, c.hidden, c.heads, c.kv_heads, c.head_dim)
+    bare = _declare_once(family, c, Builder(Method(), 1, attention, frozenset(), sizes, declaring=True))
     base = dict(_registered(bare.declared, family, c.layers, 1))
     parameters = tuple(name for name, declared in base.items() if declared.kind != "buffer")
     linears = tuple(name.removesuffix(".weight") for name, declared in base.items() if declared.kind in LINEAR)
@@ -69,10 +72,22 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
     targets = method.targets(anatomy)
     common = _common([name for name in linears if name in targets], base)
     run = 1 if method.layers_alike else c.layers
-    wrapped = _declare_once(family, c, method, attention, targets, run, common)
-    registered = _registered(wrapped.declared_adapters, family, c.layers, run)
+    lookup = bare.lookup
+    assert lookup is not None, "the family looks no words up"
+    wrapped = Builder(
+        method,
+        run,
+        attention,
+        targets,
+        sizes,
+        declaring=True,
+        training=attention.training,
+        common=common,
+        lookup=lookup,
+    )
+    registered = _registered(_declare_once(family, c, wrapped).declared_adapters, family, c.layers, run)
     adapters = {name: one for name, one in registered if not one.shared or one.module(name) == common.first}
-    return Architecture(base, adapters, targets, method.trained(anatomy, targets), common)
+    return Architecture(base, adapters, lookup, sizes, targets, method.trained(anatomy, targets), common)
 
 
 def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
@@ -83,20 +98,15 @@ def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
     return Common(targets[0], max(d_out for d_out, _ in shapes), max(d_in for _, d_in in shapes))
 
 
-def _declare_once(
-    family: Family,
-    c: Config,
-    method: Method,
-    attention: attending.Attention,
-    targets: frozenset[str],
-    layers: int = 1,
-    common: Common | None = None,
-) -> Builder:
+def _declare_once(family: Family, c: Config, m: Builder) -> Builder:
     tape.start(Timeline(), 0)
-    m = Builder(method, layers, attention, targets, declaring=True, common=common or Common())
-    ids = new((1, 2), "int64", "input_ids")
-    family.forward(m, Batch(ids), c)
+    run_model(m, family, c, Batch(new((1, 2), "int64", "input_ids")))
     return m
+
+
+def run_model(m: Builder, family: Family, c: Config, batch: Batch) -> Output:
+    """The model's forward, fed as the method feeds it."""
+    return m.method.feed(m, batch, lambda fed: family.forward(m, fed, c))
 
 
 def _registered(declared: Mapping[str, T], family: Family, layers: int, run: int) -> Iterator[tuple[str, T]]:
@@ -114,6 +124,8 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int, run: int
             yield from (
                 (name, value) for name, value in declared.items() if name == module or name.startswith(f"{module}.")
             )
+    inside = tuple(f"{module}." for module in family.MODULES)
+    yield from ((name, value) for name, value in declared.items() if not f"{name}.".startswith(inside))
 
 
 def _of_layer(declared: Mapping[str, T], family: Family, index: int) -> list[tuple[str, T]]:

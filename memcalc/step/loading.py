@@ -243,7 +243,7 @@ def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
 
 
 def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: frozenset[str]) -> dict[str, Tensor]:
-    """Give what trains a leaf of the graph; buffers never train, nor adapters that were loaded to be used only.
+    """Give what trains a leaf of the graph; buffers never train, nor most adapters that were loaded to be used only.
 
     Source: peft 0.21.2, tuners/tuners_utils.py, inject_adapter (inference_mode).
     """
@@ -253,7 +253,8 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
         if adapter is None:
             trains = name in model.trained
         else:
-            trains = (w.training or name in reassigned) and adapter.kind != "buffer"
+            flagged = w.training or name in reassigned or not w.method.frozen_in_use
+            trains = flagged and adapter.kind != "buffer"
         if not trains or name not in m.parameters:
             continue
         old = m.parameters[name]
@@ -277,6 +278,6 @@ def _link(m: Builder, model: Architecture) -> None:
             packed.bias = bias
     for name, adapter in model.adapters.items():
         made = LINEAR.get(adapter.kind or "")
-        if made is not None:
+        if made is not None and adapter.of:
             copied_bias = m.parameters.get(f"{name.removesuffix('.weight')}.bias")
             m.weights[adapter.module(name)] = made(m.parameters[name], copied_bias)

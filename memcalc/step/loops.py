@@ -10,6 +10,7 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.optimizers import OPTIMIZERS, check_trained
 from memcalc.step.clipping import clip
+from memcalc.step.declaring import run_model
 from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import Habits, States
 from memcalc.step.scaler import Scaler
@@ -128,7 +129,7 @@ class Training:
 
     def _plain_loss(self, batch: Batch) -> Tensor:
         with autocast(self.w.amp):
-            output = self.family.forward(self.m, batch, self.c)
+            output = run_model(self.m, self.family, self.c, batch)
             self.keep(output)
             assert output.loss is not None
             loss = output.loss
@@ -225,9 +226,9 @@ class Trainer:
         """The forward under autocast, its half-precision results raised to fp32 (accelerate's ConvertOutputsToFp32)."""
         training = self.training
         if self.w.amp == "none":
-            return training.family.forward(training.m, inputs, training.c)
+            return run_model(training.m, training.family, training.c, inputs)
         with autocast(self.w.amp):
-            output = training.family.forward(training.m, inputs, training.c)
+            output = run_model(training.m, training.family, training.c, inputs)
         return _in_fp32(output)
 
     def _backward(self, loss: Tensor) -> None:
@@ -276,6 +277,6 @@ class Inference:
         ids = new(shape, "int64", "input_ids")
         batch = Batch(ids, mask=new(shape, "int64", "attention_mask") if self.w.padded else None)
         with autocast(self.w.amp):
-            output = self.family.forward(self.m, batch, self.c)
+            output = run_model(self.m, self.family, self.c, batch)
         tape.timeline.phase_end()
         del output

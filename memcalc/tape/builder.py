@@ -6,11 +6,11 @@ So a parameter is described in one place: where the forward uses it.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from memcalc.tape import attending, blocks
-from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
-from memcalc.tape.declared import Adapter, Common, Declared, Kind
+from memcalc.tape.declared import Adapter, Common, Declared, Kind, Lookup, Sizes
+from memcalc.tape.layer import Layer
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import cast, mul
 from memcalc.tape.ops.loss import embedding
@@ -29,6 +29,7 @@ class Hooks(Protocol):
     def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
     def table(self, m: "Builder", weight: Tensor, name: str) -> Tensor: ...
     def copy_of(self, module: str, targets: frozenset[str]) -> str: ...
+    def feed(self, m: "Builder", batch: Batch, model: Callable[[Batch], Output]) -> Output: ...
 
 
 class Builder:
@@ -40,8 +41,10 @@ class Builder:
         layer_count: int,
         attention: attending.Attention,
         targets: frozenset[str],
+        sizes: Sizes,
         *,
         declaring: bool,
+        lookup: Lookup | None = None,
         checkpointing: Literal["none", "reentrant", "non-reentrant"] = "none",
         checkpoint_every: int = 1,
         training: bool = True,
@@ -52,6 +55,7 @@ class Builder:
         self.method = method
         self.layer_count = layer_count
         self.attention = attention
+        self.sizes = sizes
         self.targets = targets  # full names of the adapted linear layers
         self.common = common
         self.declaring = declaring
@@ -66,6 +70,7 @@ class Builder:
         self.weights: dict[str, Weight] = {}
         self.made_once: dict[str, Array] = {}  # what modules make at their first call and keep
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
+        self.lookup = lookup  # of the word embeddings, once a forward has told
         self.path = ""
 
     def call(self, name: str, module: Callable[Concatenate["Builder", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -125,8 +130,13 @@ class Builder:
         copy = self.method.copy_of(full, self.targets)
         return self.adapter(full, f"{copy}.{part}", shape, kind, f"{full}.{part}") if copy else base
 
-    def new_cache(self, windows: tuple[int, ...] = ()) -> Cache | None:
-        """DynamicCache(), where the run fills one: the model's output keeps it. `windows`: keys kept by each layer."""
+    def new_cache(self, batch: Batch, windows: tuple[int, ...] = ()) -> Cache | None:
+        """The batch's cache, or DynamicCache() where the run fills one: the model's output keeps it.
+
+        `windows`: keys kept by each layer.
+        """
+        if batch.cache is not None:
+            return batch.cache
         return Cache(windows) if self.use_cache and not self.declaring else None
 
     # ---- modules ---------------------------------------------------------------------------------
@@ -150,17 +160,32 @@ class Builder:
         tape.scope = outer
         return out
 
-    def embedding(self, ids: Array, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
-        """Token embeddings: ids (b, s) -> (b, s, width); `scaled` by a factor that the module keeps as a buffer."""
-        full = f"{self.path}.{name}"
-        outer, tape.scope = tape.scope, full
-        weight = self.method.table(self, self.own(name, "weight", (rows, width), "embedding"), full)
+    def embedding(self, batch: Batch, name: str, rows: int, width: int, *, scaled: bool = False) -> Tensor:
+        """Token embeddings (b, s, width), or what the batch gives in their place.
+
+        `scaled`: by a factor that the module keeps as a buffer.
+        """
+        lookup = Lookup(self.path, name, rows, width, scaled)
+        if self.lookup is None:
+            self.lookup = lookup
+        return self._looked_up(batch.ids, lookup) if batch.embeds is None else batch.embeds
+
+    def word_embeddings(self, ids: Array) -> Tensor:
+        """The model's token embeddings, looked up from outside of it: ids (b, s) -> (b, s, width)."""
+        assert self.lookup is not None, "the model has not been declared"
+        return self._looked_up(ids, self.lookup)
+
+    def _looked_up(self, ids: Array, words: Lookup) -> Tensor:
+        name = words.name
+        outer, self.path = self.path, words.path
+        scope, tape.scope = tape.scope, f"{self.path}.{name}"
+        weight = self.method.table(self, self.own(name, "weight", (words.rows, words.width), "embedding"), tape.scope)
         out = embedding(ids, weight)
-        if scaled:
+        if words.scaled:
             out = mul(out, cast(self.own(name, "embed_scale", (), "buffer"), weight.dtype))
         if self.inputs_require_grad and out.node is None and tape.grad:
             out = Tensor(out.data, Leaf(out.data, "activations"))
-        tape.scope = outer
+        self.path, tape.scope = outer, scope
         return out
 
     def positions(self, places: Array, name: str, rows: int, width: int) -> Tensor:
@@ -231,7 +256,7 @@ class Builder:
         held: object = None,
         *,
         positional: bool = False,
-    ) -> list["Layer[P, R]"]:
+    ) -> list[Layer[P, R]]:
         """The repeated layers `name.0`, `name.1`, …, to be called one after the other.
 
         held: what each call is handed besides what it uses, such as the count of labels. A checkpoint keeps it.
@@ -242,44 +267,3 @@ class Builder:
             Layer(self, f"{path}.{index}", layer, held, positional, index % self.checkpoint_every == 0)
             for index in range(self.layer_count)
         ]
-
-
-class Layer(Generic[P, R]):
-    """One of the repeated layers; calling it checkpoints it if the run says so."""
-
-    __slots__ = ("checkpointed", "held", "m", "module", "path", "positional")
-
-    def __init__(
-        self,
-        m: Builder,
-        path: str,
-        module: Callable[Concatenate[Builder, Tensor, P], R],
-        held: object,
-        positional: bool,
-        checkpointed: bool,
-    ) -> None:
-        self.checkpointed = checkpointed  # where the run checkpoints at all
-        self.held = held
-        self.m = m
-        self.path = path
-        self.module = module
-        self.positional = positional
-
-    def __call__(self, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        def run(x: Tensor) -> R:
-            m, outer, scope = self.m, self.m.path, tape.scope
-            m.path = tape.scope = self.path
-            try:
-                return self.module(m, x, *args, **kwargs)
-            finally:
-                m.path, tape.scope = outer, scope
-
-        if self.m.checkpointing == "none" or not self.checkpointed:
-            return run(x)
-        scope, tape.scope = tape.scope, self.path  # what a checkpoint itself allocates is its layer's
-        if self.m.checkpointing == "reentrant":
-            outputs = checkpoint_reentrant(run, x, (self.held,) if self.positional else None)
-        else:
-            outputs = checkpoint(run, x)
-        tape.scope = scope
-        return outputs

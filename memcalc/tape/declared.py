@@ -1,4 +1,4 @@
-"""What a model's forward told of its parameters, and of those that a method adds."""
+"""What a forward, run once over shapes alone, tells of its model and of the method's own parameters."""
 
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ class Adapter(NamedTuple):
 
     part: str  # its name below the module that it adapts: "lora_A.default.weight"
     shape: Shape
-    kind: Kind | None = None  # of what it is a copy of; "buffer": it never trains
+    kind: Kind | None = None  # of what it is a copy of, or its own; "buffer": it never trains
     of: str = ""  # the full name of what it is a copy of; "": it is new
     dtype: str = ""  # of a buffer that keeps its own
     shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
@@ -37,3 +37,23 @@ class Common(NamedTuple):
     first: str = ""  # in order of registration
     d_out: int = 0  # of the widest output
     d_in: int = 0  # of the widest input
+
+
+class Lookup(NamedTuple):
+    """The model's word embeddings: where they stand, and what they are."""
+
+    path: str  # of the module that has them
+    name: str
+    rows: int
+    width: int
+    scaled: bool  # by a factor that the module keeps as a buffer
+
+
+class Sizes(NamedTuple):
+    """A decoder's numbers, as far as a method may ask for them."""
+
+    model_type: str
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int

@@ -6,7 +6,42 @@ eager_mask, flash_attention_mask).
 
 from dataclasses import dataclass, field
 
+from memcalc.tape.layouts import Shape
+from memcalc.tape.ops.views import cat
 from memcalc.tape.tape import Array, Tensor, new, on_cuda, record
+
+
+@dataclass(slots=True)
+class Cache:
+    """DynamicCache: K and V of each layer, alive as long as the model's output."""
+
+    windows: tuple[int, ...] = ()  # keys that each layer keeps (0: all); empty: all everywhere
+    past: int = 0  # positions that were filled before the forward
+    kept: list[object] = field(default_factory=list)  # by layer
+    filled: list[list[Tensor]] = field(default_factory=list)  # by layer: K and V of the past, later the joined ones
+
+    def fill(self, k: Tensor, v: Tensor) -> None:
+        """One more layer's K and V (b, kv_heads, past, head_dim), copied behind nothing."""
+        self.filled.append([_joined(k), _joined(v)])
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V copied behind the past, or behind nothing, and kept; of a window the size is on the device too.
+
+        Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
+        """
+        layer = len(self.kept)
+        window = self.windows[layer] if self.windows else 0
+        size = new((), "int64", "to") if window and on_cuda() else None  # made on the host
+        joined = self._behind_the_past(layer, k, v) if self.filled else (_joined(k), _joined(v))
+        self.kept.append((size, joined))
+        return joined
+
+    def _behind_the_past(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The past's keys die as soon as the joined ones are there, then its values."""
+        past = self.filled[layer]
+        past[0] = keys = cat(past[0], k, 2)
+        past[1] = values = cat(past[1], v, 2)
+        return keys, values
 
 
 @dataclass(slots=True)
@@ -15,27 +50,15 @@ class Batch:
 
     ids: Array
     labels: Array | None = None
-    mask: Array | None = None
+    mask: Array | None = None  # of the past's positions too, where there is one
     items: Array | None = None  # the number of labels that the loss is averaged over, where the loop counts them
+    embeds: Tensor | None = None  # given in the ids' place (b, s, hidden)
+    cache: Cache | None = None  # a filled one
 
-
-@dataclass(slots=True)
-class Cache:
-    """DynamicCache: K and V of each layer, alive as long as the model's output."""
-
-    windows: tuple[int, ...] = ()  # keys that each layer keeps (0: all); empty: all everywhere
-    kept: list[object] = field(default_factory=list)  # by layer
-
-    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V copied behind nothing, and kept; a layer with a window has its size on the device too.
-
-        Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
-        """
-        window = self.windows[len(self.kept)] if self.windows else 0
-        size = new((), "int64", "to") if window and on_cuda() else None  # made on the host
-        joined = _joined(k), _joined(v)
-        self.kept.append((size, joined))
-        return joined
+    @property
+    def shape(self) -> Shape:
+        """(b, s) of what goes through the layers."""
+        return self.ids.shape if self.embeds is None else self.embeds.shape[:2]
 
 
 def _joined(x: Tensor) -> Tensor:
@@ -56,9 +79,9 @@ class Output:
     cache: Cache | None
 
 
-def positions(ids: Array, past: bool = True) -> Array:
-    """arange(s) plus the tokens already seen (none), as (1, s)."""
-    s = ids.shape[1]
+def positions(batch: Batch, past: bool = True) -> Array:
+    """arange(s) plus the number of tokens already seen, as (1, s)."""
+    s = batch.shape[1]
     counted = new((s,), "int64", "arange")
     moved = new((s,), "int64", "add") if past else counted
     del counted
@@ -66,12 +89,10 @@ def positions(ids: Array, past: bool = True) -> Array:
 
 
 def causal_masks(
-    implementation: str, dtype: str, batch: Batch, places: Array, *, cached: bool, windows: tuple[int, ...]
+    implementation: str, dtype: str, batch: Batch, places: Array, *, cache: Cache | None, windows: tuple[int, ...]
 ) -> dict[int, Array | None]:
     """One mask for each window, in their order."""
-    return {
-        window: causal_mask(implementation, dtype, batch, places, cached=cached, window=window) for window in windows
-    }
+    return {window: causal_mask(implementation, dtype, batch, places, cache=cache, window=window) for window in windows}
 
 
 def causal_mask(
@@ -80,30 +101,31 @@ def causal_mask(
     batch: Batch,
     places: Array | None,
     *,
-    cached: bool,
+    cache: Cache | None,
     window: int = 0,
     written_out: bool = False,
 ) -> Array | None:
     """create_causal_mask, or create_sliding_window_causal_mask over `window` keys.
 
     None where the kernel's own causality is enough, unless the model wants it `written_out`, else the mask
-    (b, 1, s, s) that layers share.
+    (b, 1, s, keys) that layers share.
     """
-    b, s = batch.ids.shape
-    as_bool = new((b, s), "bool", "to") if batch.mask is not None else None
-    if places is not None and batch.mask is None and not cached:
+    b, s = batch.shape
+    keys = s if cache is None else s + cache.past
+    as_bool = new((b, keys), "bool", "to") if batch.mask is not None else None
+    if places is not None and batch.mask is None and cache is None:
         _look_for_packed_sequences(b, s)
     if implementation == "flash_attention_2":
         return _flash_mask(as_bool)
-    skippable = not written_out and not 0 < window <= s
-    if implementation == "sdpa" and skippable and (as_bool is None or _all()):
+    skippable = not written_out and not 0 < window <= keys
+    if implementation == "sdpa" and skippable and _is_causal_alone(s, keys, as_bool):
         return None
-    allowed = _written_out(b, s, as_bool, window)
+    allowed = _written_out(b, s, keys, as_bool, window)
     if implementation == "sdpa":
         return allowed
     kept = new((), dtype, "zeros")
     masked = new((), dtype, "scalar_tensor")
-    chosen = new((b, 1, s, s), dtype, "where")
+    chosen = new((b, 1, s, keys), dtype, "where")
     del kept, masked
     return chosen
 
@@ -122,13 +144,17 @@ def _look_for_packed_sequences(b: int, s: int) -> None:
     del first, difference, packed, last, answer
 
 
-def _all() -> bool:
-    """fast_all of a mask with one zero, asked once for the whole mask and once for its part over the queries."""
-    for _ in range(2):
-        total = new((), "int64", "sum")
-        answer = new((), "bool", "eq")
-        del total, answer
-    return False
+def _is_causal_alone(s: int, keys: int, as_bool: Array | None) -> bool:
+    """_ignore_causal_mask_sdpa: are queries and keys equally long, or is there one query, and is nothing padded?
+
+    A mask with one zero is asked once as a whole, and once for its part over the queries where nothing came before.
+    """
+    if as_bool is not None:
+        for _ in range((s in (1, keys)) + (s == keys)):
+            total = new((), "int64", "sum")
+            answer = new((), "bool", "eq")
+            del total, answer
+    return as_bool is None and s in (1, keys)
 
 
 def _flash_mask(as_bool: Array | None) -> Array | None:
@@ -138,39 +164,39 @@ def _flash_mask(as_bool: Array | None) -> Array | None:
     return as_bool
 
 
-def _written_out(b: int, s: int, as_bool: Array | None, window: int) -> Array:
-    """sdpa_mask: the boolean mask (b or 1, 1, s, s) by broadcasting index comparisons, and with the padding's."""
+def _written_out(b: int, s: int, k_len: int, as_bool: Array | None, window: int) -> Array:
+    """sdpa_mask: the boolean mask (b or 1, 1, s, k_len) by broadcasting index comparisons, and with the padding's."""
     batch = new((b,), "int64", "arange")
     head = new((1,), "int64", "arange")
     queries = new((s,), "int64", "arange")
     queries = new((s,), "int64", "add")
-    keys = new((s,), "int64", "arange")
-    keys = new((s,), "int64", "add")
+    keys = new((k_len,), "int64", "arange")
+    keys = new((k_len,), "int64", "add")
     if as_bool is None:
-        allowed = _causal(s, window)
+        allowed = _causal(s, k_len, window)
     else:
         allowed = new((), "bool", "new_ones")
-        causal = _causal(s, window)
-        allowed = new((1, 1, s, s), "bool", "bitwise_and")
+        causal = _causal(s, k_len, window)
+        allowed = new((1, 1, s, k_len), "bool", "bitwise_and")
         del causal
-        padding = new((b, 1, 1, s), "bool", "index")
-        allowed = new((b, 1, s, s), "bool", "bitwise_and")
+        padding = new((b, 1, 1, k_len), "bool", "index")
+        allowed = new((b, 1, s, k_len), "bool", "bitwise_and")
         del padding
     del batch, head, queries, keys
-    return allowed.view((b, 1, s, s), (allowed.strides[0] if allowed.shape[0] == b else 0, 0, s, 1))
+    return allowed.view((b, 1, s, k_len), (allowed.strides[0] if allowed.shape[0] == b else 0, 0, k_len, 1))
 
 
-def _causal(s: int, window: int) -> Array:
+def _causal(s: int, k_len: int, window: int) -> Array:
     """causal_mask_function, and with the window's (sliding_window_causal_mask_function)."""
     if not window:
-        return new((1, 1, s, s), "bool", "le")
+        return new((1, 1, s, k_len), "bool", "le")
     allowed = new((), "bool", "new_ones")
     first = new((1, 1, s, 1), "int64", "sub")
-    within = new((1, 1, s, s), "bool", "gt")
+    within = new((1, 1, s, k_len), "bool", "gt")
     del first
-    allowed = new((1, 1, s, s), "bool", "bitwise_and")
+    allowed = new((1, 1, s, k_len), "bool", "bitwise_and")
     del within
-    causal = new((1, 1, s, s), "bool", "le")
-    allowed = new((1, 1, s, s), "bool", "bitwise_and")
+    causal = new((1, 1, s, k_len), "bool", "le")
+    allowed = new((1, 1, s, k_len), "bool", "bitwise_and")
     del causal
     return allowed
