@@ -20,6 +20,9 @@ _INFORMATIVE = frozenset(
     {
         "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
         "inference_mode", "megatron_core", "qalora_group_size",
+        # of prompts: the model's own sizes, and how they begin
+        "token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text",
+        "tokenizer_name_or_path", "tokenizer_kwargs",
     }
 )  # fmt: skip
 _PLAIN_INITS = (True, False, None, "gaussian")  # of adapters' weights: they leave nothing behind
@@ -145,6 +148,8 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[fields[key]] = value
         elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value or []
+        elif key == "num_transformer_submodules" and value == 1:  # a decoder alone
+            continue
         elif key not in _INFORMATIVE and value:
             return None
     return {name: value for name, value in own.items() if value is not None}

@@ -25,6 +25,7 @@ _DTYPES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: 
 
 # Options beside the defaults that a method is compared under; a method without a row has the defaults alone.
 VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "prompt_tuning": {"one token": {"virtual_tokens": 1}, "over fp32": {"dtype": "fp32"}},
     "lora": {
         "all-linear": {"target": "all-linear", "rank": 3},
         "rank-stabilized": {"use_rslora": True},
@@ -97,18 +98,19 @@ def _workload(model_type: str, method: str, **options: Any) -> Workload:
     return tiny(model_type, method, config_changes=SUITED.get((method, model_type)), **options)
 
 
-def _real(w: Workload) -> Any:
+def _real(w: Workload, device: str = "meta") -> Any:
     """The real model under the real method. A quantized base has the shapes of one that is not."""
     from memcalc.realize.adapters import wrap
     from memcalc.realize.model import build
 
     with warnings.catch_warnings(action="ignore"):  # peft warns of norms and tied heads
-        return wrap(build(w, "meta"), w, "meta")
+        return wrap(build(w, device), w, device)
 
 
-def _own_name(name: str) -> str:
-    """A parameter's name in peft's wrapper → in the base model."""
-    plain = name.removeprefix("base_model.model.")
+def _own_name(name: str, model: Any) -> str:
+    """A parameter's name in peft's wrapper → in the base model; prompts are put before a model without a tuner."""
+    tuned = not getattr(model, "_is_prompt_learning", False)
+    plain = name.removeprefix("base_model.model." if tuned else "base_model.")
     return plain.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
@@ -125,7 +127,8 @@ def test_its_parameters_are_pefts(model_type: str, method: str, options: dict[st
         if name in parameters and (base | loaded.model.adapters)[name].kind != "buffer"
     ]
     packed = {f"{name}.weight" for name in _linears(base) if w.quant != "none"} - {"lm_head.weight"}
-    named = [(_own_name(name), x) for name, x in _real(w).named_parameters()]
+    model = _real(w)
+    named = [(_own_name(name, model), x) for name, x in model.named_parameters()]
     assert mine == [
         (name, tuple(x.shape), x.requires_grad, "" if name in base else _DTYPES[x.dtype])
         for name, x in named
@@ -154,7 +157,7 @@ def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, A
 @pytest.mark.parametrize("model_type", _FAMILIES)
 def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: str, options: dict[str, Any]) -> None:
     w = _workload(model_type, method, **options)
-    model = _real(w)
+    model = _real(w, "cpu")  # peft computes prompts to save them
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
