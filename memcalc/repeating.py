@@ -78,9 +78,7 @@ class _Writer:
         self.old, self.homes, self.places = old, homes, places
         self.prefix, self.last, self.depth = f"{layers}.", depth - 1, depth
         self.new = Timeline()
-        self.rows: dict[
-            int, int
-        ] = {}  # old row * depth + layer → new row, by the middle layer's twin; layer 0 for what has none
+        self.rows: dict[int, int] = {}  # new rows by `_key`
         self.middle = {place: row for row, place in places.items() if homes[row] == _MIDDLE}
         self.marks = iter([*old.marks, Mark(-1, "phase_end")])
         self.mark = next(self.marks)
@@ -136,7 +134,10 @@ class _Writer:
             new.events += [start + step if step >= 0 else ~rows[copy + ~step] for step in steps]
 
     def _key(self, row: int, copy: int) -> int:
-        """Where the new row of an old one is found; `copy`: which one, of a block of the middle layer."""
+        """Where the new row of an old one is found: by the middle layer's twin and the new layer, or by itself.
+
+        copy: the new layer of a block of the middle one.
+        """
         home, twin = self.homes[row], self._twin(row)
         if twin is None:
             return row * self.depth

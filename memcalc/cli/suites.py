@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memcalc.errors import InvalidWorkload, shown
+from memcalc.errors import InvalidWorkload, RunFailed, shown
 
 if TYPE_CHECKING:
     from memcalc.footprint import Footprint
     from memcalc.profiling.suite import Suite, SuiteCase
     from memcalc.profiling.suite_runner import Tally
-
-_FAILED = 4
 
 
 def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +79,7 @@ def run(
         store.close()
     click.echo(_summary(read, tally, len(cases), out))
     if tally.failed:
-        raise click.exceptions.Exit(_FAILED)
+        raise click.exceptions.Exit(RunFailed.exit_code)
 
 
 def _part(text: str | None) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,11 +153,12 @@ class Method:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-class OnLinears(Method):
+class OnLinears(Method, ABC):
     """A method that adapts linear layers by name: those of its option `target`, by default LoRA's."""
 
     __slots__ = ()
     target: tuple[str, ...]
+    bias: str = "none"  # which of the base model's biases train
 
     @property
     def layers_alike(self) -> bool:
@@ -164,6 +166,23 @@ class OnLinears(Method):
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         return match_targets(self.target or self.default_targets(model.model_type), model)
+
+    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
+        """Biases: none, all, or those of the targets (peft's "lora_only" and the like).
+
+        Source: peft 0.21.2, tuners/tuners_utils.py, _mark_only_adapters_as_trainable.
+        """
+        if self.bias == "none":
+            return frozenset()
+        biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
+        return frozenset(name for name, module in biases.items() if self.bias == "all" or module in targets)
+
+    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+        return self.adapted(m, x, w, name) if name in m.targets else w.linear(x)
+
+    @abstractmethod
+    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+        """The output of the target `name` for x (b, s, d_in)."""
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return DEFAULT_TARGETS.get(model_type, ())
@@ -193,15 +212,10 @@ def target_option() -> Any:
     )
 
 
-def trained_biases(which: str, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-    """The base model's biases that train: none, all, or those of the targets (peft's "lora_only" and the like).
-
-    Source: peft 0.21.2, tuners/tuners_utils.py, _mark_only_adapters_as_trainable.
-    """
-    biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
-    return frozenset(
-        name for name, module in biases.items() if which == "all" or (which != "none" and module in targets)
-    )
+def check_dropout(flag: str, rate: float) -> None:
+    """Raise InvalidWorkload where a rate is none."""
+    if not 0 <= rate < 1:
+        raise InvalidWorkload(f"{flag} must be at least 0 and below 1, not {rate}")
 
 
 def match_targets(wanted: tuple[str, ...], model: Anatomy) -> frozenset[str]:

@@ -31,10 +31,8 @@ class Beft(OnLinears):
         """
         return tuple(name for name in DEFAULT_TARGETS.get(model_type, ()) if name != "q_proj")
 
-    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """peft 0.21.2, tuners/beft/layer.py, Linear.forward."""
-        if name not in m.targets:
-            return w.linear(x)
         refuse_conv1d(m, w, name)
         bias = view(m.adapter(name, "beft_bias.default", (1, w.d_out), "bias"), (w.d_out,))
         result = w.linear(x)

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
+from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
+from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.elementwise import add, cast, mul, scale, sub
 from memcalc.tape.ops.linear import bmm, matmul, mm
-from memcalc.tape.ops.solving import block_diagonal, solved_from_right
-from memcalc.tape.ops.views import expand, select, transpose, view
+from memcalc.tape.ops.solving import block_diagonal
+from memcalc.tape.ops.views import select, transpose, view
 from memcalc.tape.tape import Tensor, new
 
 if TYPE_CHECKING:
@@ -50,13 +51,8 @@ class Boft(OnLinears):
         """Of a block, by peft's default; 0 where their count is given."""
         return self.boft_block_size or (0 if self.boft_block_num else 4)
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/boft/layer.py, Linear.forward."""
-        if name not in m.targets:
-            return w.linear(x)
         refuse_conv1d(m, w, name)
         if self.boft_dropout:
             raise NotModelled("estimate does not write --boft-dropout: memcalc trace runs it")
@@ -102,11 +98,8 @@ class Boft(OnLinears):
 
 def _cayley(data: Tensor) -> Tensor:
     """BOFTLayer.cayley_batch: in fp32."""
-    n, k, _ = data.shape
     skew = scale(sub(data, transpose(data, 1, 2)))
-    identity = expand(view(Tensor(new((k, k), "fp32", "eye")), (1, k, k)), (n, k, k))
-    solution = solved_from_right(add(identity, skew), sub(identity, skew))
-    return cast(solution, data.dtype)
+    return cayley(skew, data.dtype)
 
 
 METHOD = Boft

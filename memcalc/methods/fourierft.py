@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, OnLinears, target_option, trained_biases
+from memcalc.methods.base import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.fourier import inverse_fft, real
@@ -41,13 +41,8 @@ class FourierFT(OnLinears):
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return _TARGETS.get(model_type) or super(FourierFT, self).default_targets(model_type)
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """peft 0.21.2, tuners/fourierft/layer.py, FourierFTLinear.forward. Its call keeps the first x."""
-        if name not in m.targets:
-            return w.linear(x)
         if self.n_frequency > w.d_in * w.d_out:
             raise InvalidWorkload(
                 f"peft refuses this: --n-frequency {self.n_frequency} is above the {w.d_in * w.d_out} entries of {name}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
+from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import cast, quotient, scale, sub
 from memcalc.tape.ops.linear import linear, mm
@@ -34,13 +34,8 @@ class Hra(OnLinears):
         False, "--apply-gs/--no-apply-gs", "orthogonalize the vectors first (Gram-Schmidt)", aliases=("--apply-GS",)
     )
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/hra/layer.py, HRALinear.forward. Its call keeps the first x."""
-        if name not in m.targets:
-            return w.linear(x)
         refuse_conv1d(m, w, name)
         if not isinstance(w, Plain):
             raise InvalidWorkload(f"--method hra multiplies the weight of {name} itself: peft cannot with a packed one")

@@ -3,18 +3,17 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import (
     ALL_LINEAR,
-    DEFAULT_TARGETS,
     Anatomy,
-    Method,
+    OnLinears,
+    check_dropout,
     copied_modules,
-    match_targets,
     names_a_layer,
+    target_option,
 )
 from memcalc.methods.of_lora import dora
 from memcalc.options import LARGEST, option
@@ -33,7 +32,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits al
 
 @final
 @dataclass(frozen=True, slots=True)
-class Lora(Method):
+class Lora(OnLinears):
     """LoRA: y = W x + (alpha / rank) B A x with W frozen (Hu et al. 2021, arXiv:2106.09685, section 4.1).
 
     Trainable parameters: rank * (d_in + d_out) per target, and all of the copies of modules_to_save.
@@ -44,12 +43,7 @@ class Lora(Method):
         8, "--rank", "rank of the update, 1 to min(d_in, d_out)", aliases=("--lora-r", "--lora-rank", "--r")
     )
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--lora-alpha",))
-    target: tuple[str, ...] = option(
-        (),
-        "--target",
-        "adapted linear layers, by name or suffix, or all-linear; default: peft's for the model",
-        aliases=("--target-modules", "--targets"),
-    )
+    target: tuple[str, ...] = target_option()
     lora_dropout: float = option(0.0, "--lora-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "lora_only"))
     use_rslora: bool = option(False, "--use-rslora/--no-use-rslora", "scale by alpha / sqrt(rank) (rsLoRA)")
@@ -75,8 +69,7 @@ class Lora(Method):
             raise InvalidWorkload("--layers-to-transform cannot go with --target all-linear: name the linear layers")
         _numbers("--rank-pattern", self.rank_pattern, int)
         _numbers("--alpha-pattern", self.alpha_pattern, float)
-        if not 0 <= self.lora_dropout < 1:
-            raise InvalidWorkload(f"--lora-dropout must be at least 0 and below 1, not {self.lora_dropout}")
+        check_dropout("--lora-dropout", self.lora_dropout)
 
     @property
     def layers_alike(self) -> bool:
@@ -89,9 +82,9 @@ class Lora(Method):
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists; utils/other.py, _set_trainable."""
-        wanted = self.target or self.default_targets(model.model_type)
-        targets = match_targets(wanted, model)
+        targets = super(Lora, self).targets(model)
         if self.layers_to_transform:
+            wanted = self.target or self.default_targets(model.model_type)
             layers = frozenset(map(int, self.layers_to_transform))
             targets = frozenset(name for name in targets if name in wanted or _layer(name) in layers)
         if self.modules_to_save:
@@ -115,22 +108,15 @@ class Lora(Method):
     def copy_of(self, module: str, targets: frozenset[str]) -> str:
         return "modules_to_save.default" if self.modules_to_save and self._saves(module) else ""
 
-    def default_targets(self, model_type: str) -> tuple[str, ...]:
-        return DEFAULT_TARGETS.get(model_type, ())
-
     def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
-        if self.bias == "none":
-            return frozenset()
-        if self.bias == "all" and any(map(self.copy_of, biases.values(), repeat(targets))):
+        biases = super(Lora, self).trained(model, targets)
+        if self.bias == "all" and any(self.copy_of(name.removesuffix(".bias"), targets) for name in biases):
             raise NotModelled(
                 "estimate does not write --bias all over --modules-to-save with biases: use memcalc trace"
             )
-        return frozenset(name for name, module in biases.items() if self.bias == "all" or module in targets)
+        return biases
 
-    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        if name not in m.targets:
-            return w.linear(x)
+    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         most, rank = min(w.d_in, w.d_out), self._rank_of(name)
         if rank > most:
             raise InvalidWorkload(f"--rank {rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}")
@@ -192,7 +178,7 @@ class Lora(Method):
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": self.lora_dropout,
-            "target_modules": "all-linear" if "all-linear" in self.target else list(self.target) or None,
+            "target_modules": self.target_modules,
             "bias": self.bias,
             "use_rslora": self.use_rslora,
             "use_dora": self.use_dora,

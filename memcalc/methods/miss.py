@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
+from memcalc.methods.base import OnLinears, check_dropout, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import add, cast, dropout
@@ -37,16 +37,10 @@ class Miss(OnLinears):
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "MiSS_only"))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.miss_dropout < 1:
-            raise InvalidWorkload(f"--miss-dropout must be at least 0 and below 1, not {self.miss_dropout}")
+        check_dropout("--miss-dropout", self.miss_dropout)
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
+    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """peft 0.21.2, tuners/miss/layer.py, MissLinear.forward. Its call keeps the first x."""
-        if name not in m.targets:
-            return w.linear(x)
         refuse_conv1d(m, w, name)
         self._check(w, name)
         mini = self.init_weights == "mini"

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import Anatomy, OnLinears, refuse_conv1d, target_option, trained_biases
+from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
+from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.einsum import by_block
-from memcalc.tape.ops.elementwise import add, added_in_place, cast, sub
+from memcalc.tape.ops.elementwise import added_in_place, cast, sub
 from memcalc.tape.ops.linear import bmm
 from memcalc.tape.ops.placing import placed
-from memcalc.tape.ops.solving import solved_from_right
-from memcalc.tape.ops.views import expand, reshape, transpose, view
+from memcalc.tape.ops.views import reshape, transpose
 from memcalc.tape.tape import Array, Tensor, new
 
 if TYPE_CHECKING:
@@ -52,13 +52,8 @@ class Oft(OnLinears):
         if self.r and self.oft_block_size:
             raise InvalidWorkload("--r and --oft-block-size are one choice: their product is a target's width")
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/oft/layer.py, Linear.forward. Where peft rebinds x, the module call keeps the first."""
-        if name not in m.targets:
-            return w.linear(x)
         refuse_conv1d(m, w, name)
         if self.coft:
             raise NotModelled("estimate does not write --coft: memcalc trace runs it")
@@ -132,9 +127,7 @@ class Oft(OnLinears):
 def _cayley_exactly(vector: Tensor, rows: Array, columns: Array, block: int) -> Tensor:
     """(I - Q) (I + Q)^-1 in fp32, of Q the skew-symmetric matrices."""
     skew = _skew_symmetric(vector, rows, columns, block)
-    identity = expand(view(Tensor(new((block, block), "fp32", "eye")), (1, block, block)), skew.shape)
-    rotation = solved_from_right(add(identity, skew), sub(identity, skew))
-    return cast(rotation, vector.dtype)
+    return cayley(skew, vector.dtype)
 
 
 def _skew_symmetric(vector: Tensor, rows: Array, columns: Array, block: int) -> Tensor:

@@ -69,10 +69,8 @@ class Osf(OnLinears):
             return least // 2
         return min(least, int(least * self.effective_rank if self.effective_rank <= 1 else self.effective_rank))
 
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/osf/layer.py, Linear.forward."""
-        if name not in m.targets:
-            return w.linear(x)
         if w.turned:
             raise InvalidWorkload(f"--method osf adapts torch.nn.Linear only: peft passes over {name}, a Conv1D")
         kept = self._kept(w.d_out, w.d_in)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from memcalc.methods.base import Method
 from memcalc.options import option
+from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.loss import embedding
-from memcalc.tape.ops.views import repeat_rows
+from memcalc.tape.ops.views import view
 from memcalc.tape.prompts import behind_prompts
 from memcalc.tape.tape import Array, Tensor
 
@@ -45,7 +46,7 @@ class PromptTuning(Method):
                 "prompt_encoder.default", "embedding.weight", (v, hidden), "embedding", dtype="fp32", late=True
             )
             prompts = embedding(numbers.view((1, v), numbers.strides), weight) if m.training else weight
-            return repeat_rows(prompts, numbers.shape[0])
+            return repeat(view(prompts, (1, v, hidden)), numbers.shape[0])
 
         return behind_prompts(m, batch, model, v, encoder)
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, OnLinears, target_option, trained_biases
+from memcalc.methods.base import OnLinears, check_dropout, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, matmul
@@ -40,16 +39,10 @@ class RandLora(OnLinears):
     projection_prng_key: int = option(0, "--projection-prng-key", "seed of the bases", least=0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.randlora_dropout < 1:
-            raise InvalidWorkload(f"--randlora-dropout must be at least 0 and below 1, not {self.randlora_dropout}")
+        check_dropout("--randlora-dropout", self.randlora_dropout)
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/randlora/layer.py, Linear.forward; bnb.py, Linear4bit.forward over a packed weight."""
-        if name not in m.targets:
-            return w.linear(x)
         narrow_side = min(w.d_in, w.d_out)
         count = ceil(narrow_side / self.rank)
         scales = m.adapter(name, "randlora_lambda.default", (self.rank, count))

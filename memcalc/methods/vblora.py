@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
 from memcalc.formats import ITEMSIZE
-from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, OnLinears, target_option, trained_biases
+from memcalc.methods.base import DEFAULT_TARGETS, OnLinears, check_dropout, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, mul
 from memcalc.tape.ops.linear import linear
@@ -50,21 +50,15 @@ class VBLora(OnLinears):
     init_logits_std: float = option(0.1, "--init-logits-std", "deviation of what mixtures are chosen by at first")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.vblora_dropout < 1:
-            raise InvalidWorkload(f"--vblora-dropout must be at least 0 and below 1, not {self.vblora_dropout}")
+        check_dropout("--vblora-dropout", self.vblora_dropout)
         if self.topk > self.num_vectors:
             raise InvalidWorkload(f"--topk {self.topk} is more than the bank has: --num-vectors {self.num_vectors}")
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return _TARGETS.get(model_type) or DEFAULT_TARGETS.get(model_type, ())
 
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return trained_biases(self.bias, model, targets)
-
-    def linear(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
+    def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/vblora/layer.py, Linear.forward. Its call keeps the first x."""
-        if name not in m.targets:
-            return w.linear(x)
         for width in (w.d_in, w.d_out):
             if width % self.vector_length:
                 raise InvalidWorkload(

@@ -232,19 +232,6 @@ def cat(left: Tensor, right: Tensor, dim: int) -> Tensor:
     return record(new(shape, promote(left.dtype, right.dtype), "cat"), (left, right), backward)
 
 
-def repeat_rows(x: Tensor, times: int) -> Tensor:
-    """x.repeat(times, 1, 1): (1 or none, v, d) -> (times, v, d), always a copy. Backward: the gradients of all summed.
-
-    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, repeat_backward.
-    """
-    shape = x.shape
-
-    def backward(g: Array) -> list[Array]:
-        return [new(shape, g.dtype, "sum") if times > 1 else g]
-
-    return record(new((times, *shape[-2:]), x.dtype, "repeat"), (x,), backward)
-
-
 def swap(array: Array, first: int, second: int) -> Array:
     """An array with two dims exchanged."""
     shape, strides = list(array.shape), list(array.strides)

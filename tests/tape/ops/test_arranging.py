@@ -6,6 +6,7 @@ import pytest
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import arranging as ops
+from memcalc.tape.ops.views import view
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -17,6 +18,8 @@ OPS: Final = {
     "permute": Op(lambda x: ops.permute(x, (2, 0, 3, 1)), lambda x: x.permute(2, 0, 3, 1), _heads),
     "repeat": Op(lambda x: ops.repeat(x, 3), lambda x: x.repeat(3, 1, 1, 1), _heads),
     "repeat, a middle dim": Op(lambda x: ops.repeat(x, 3, 1), lambda x: x.repeat(1, 3, 1, 1), _heads),
+    "repeat, rows": Op(lambda x: ops.repeat(view(x, (1, 5, 6)), 3), lambda x: x.repeat(3, 1, 1), lambda b: ((5, 6),)),
+    "repeat, rows once": Op(lambda x: ops.repeat(x, 1), lambda x: x.repeat(1, 1, 1), lambda b: ((1, 5, 6),)),
     "repeat, once": Op(lambda x: ops.repeat(x, 1), lambda x: x.repeat(1, 1, 1, 1), _heads),
 }  # fmt: skip
 

@@ -85,8 +85,6 @@ OPS: Final = {
     "stack_last": Op(ops.stack_last, lambda x, y: torch.stack((x, y), -1), _two),
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
     "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),  # noqa: E501
-    "repeat_rows": Op(lambda x: ops.repeat_rows(x, 3), lambda x: x.repeat(3, 1, 1), lambda b: ((5, 6),)),
-    "repeat_rows, once": Op(lambda x: ops.repeat_rows(x, 1), lambda x: x.repeat(1, 1, 1), lambda b: ((1, 5, 6),)),
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
     "cat, wider": Op(
         lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two, dtypes=("", "fp32")
