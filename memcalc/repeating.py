@@ -6,7 +6,8 @@ that was not written; what it frees is a block of its own, or the same block of 
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import count, groupby
+from itertools import groupby
+from operator import add
 
 from memcalc.sections import layers_of, sections
 from memcalc.timeline import Mark, Timeline
@@ -70,16 +71,20 @@ def _alike(timeline: Timeline, runs: list[Run], homes: list[int | None]) -> bool
 
 
 class _Writer:
-    """The new timeline under way: rows are numbered anew, in order of birth."""
+    """The new timeline under way: rows are numbered anew, in order of birth.
+
+    A sweep passes the layers one behind the other, so what its pass over a layer bears has rows that stand a layer's
+    births further on for each layer: a block's new row is `first + slope * layer`.
+    """
 
     def __init__(
         self, old: Timeline, layers: str, depth: int, homes: list[int | None], places: dict[int, Place]
     ) -> None:
         self.old, self.homes, self.places = old, homes, places
-        self.prefix, self.last, self.depth = f"{layers}.", depth - 1, depth
+        self.prefix, self.last = f"{layers}.", depth - 1
         self.new = Timeline()
-        self.rows: dict[int, int] = {}  # new rows by `_key`
-        self.middle = {place: row for row, place in places.items() if homes[row] == _MIDDLE}
+        self.rows: dict[int, int] = {}  # new rows by old ones, of what is written once
+        self.sweeps: dict[int, tuple[int, int]] = {}  # by number: the row of what layer 0 would bear first, and a slope
         self.marks = iter([*old.marks, Mark(-1, "phase_end")])
         self.mark = next(self.marks)
 
@@ -90,7 +95,7 @@ class _Writer:
                 before = runs[number - 1][0] if number else None
                 after = runs[number + 1][0] if number + 1 < len(runs) else None
                 rising = before == _BEFORE or after == _LAST
-                self._copies(events, copies if rising else reversed(copies))
+                self._copies(number, events, copies if rising else copies[::-1])
             else:
                 self._once(events, layer)
         while self.mark.at >= 0:
@@ -99,63 +104,58 @@ class _Writer:
 
     def _once(self, events: list[int], layer: int | None) -> None:
         """A pass over what is not repeated; layer 3 is the new model's last."""
-        old, rows = self.old, self.rows
-        beside = {_BEFORE: _MIDDLE, _LAST: self.last - 1}.get(layer or 0, 0)  # the copy that it can free blocks of
+        old, rows, new = self.old, self.rows, self.new
+        beside = {_BEFORE: _MIDDLE, _LAST: self.last - 1}.get(layer or 0)  # the copy that it can free blocks of
         for at in events:
             while self.mark.at == at:
                 self._next_mark()
             event = old.events[at]
             if event < 0:
-                self.new.death(rows[self._key(~event, beside)])
+                row = rows.get(~event)
+                new.death(self._row(~event, beside) if row is None else row)
                 continue
             module, op = old.labels[event]
             if layer == _LAST:
                 module = self._moved(module, layer, self.last)
-            rows[self._key(event, 0)] = self.new.birth(old.nbytes[event], old.categories[event], module, op)
+            rows[event] = new.birth(old.nbytes[event], old.categories[event], module, op)
 
-    def _copies(self, events: list[int], copies: Iterable[int]) -> None:
+    def _copies(self, number: int, events: list[int], copies: range) -> None:
         """The middle layer's pass for every layer between the second and the last."""
-        old, new, rows = self.old, self.new, self.rows
+        old, new = self.old, self.new
         born = _born(old, events)
         nbytes, categories = [old.nbytes[row] for row in born], [old.categories[row] for row in born]
-        labels, modules = [old.labels[row] for row in born], {old.labels[row][0] for row in born}
-        first = born[0] if born else 0
-        steps = [
-            event - first if event >= 0 else ~self._seen_from_here(~event)
-            for event in map(old.events.__getitem__, events)
-        ]
+        labels = dict.fromkeys(old.labels[row] for row in born)
+        modules = {module for module, _ in labels}
+        order = {label: index for index, label in enumerate(labels)}
+        wording = [order[old.labels[row]] for row in born]
+        first, count = len(new.nbytes), len(born)
+        self.sweeps[number] = first - copies.step * count * copies.start, copies.step * count
+        # each event of the first copy, and by how much the next copy's differs
+        line, further = [], []
+        for event in map(old.events.__getitem__, events):
+            if event >= 0:
+                line.append(first + event - born[0])
+                further.append(count)
+            else:
+                line.append(~self._row(~event, copies.start))
+                further.append(-copies.step * self.sweeps[self.places[~event][0]][1])
         for copy in copies:
-            start = len(new.nbytes)
-            rows.update(zip([row * self.depth + copy for row in born], count(start)))
+            moved = {module: self._moved(module, _MIDDLE, copy) for module in modules}
+            words = [(moved[module], op) for module, op in labels]
             new.nbytes += nbytes
             new.categories += categories
-            moved = {module: self._moved(module, _MIDDLE, copy) for module in modules}
-            new.labels += [(moved[module], op) for module, op in labels]
-            new.events += [start + step if step >= 0 else ~rows[copy + ~step] for step in steps]
+            new.labels += map(words.__getitem__, wording)
+            new.events += line
+            line = list(map(add, line, further))
 
-    def _key(self, row: int, copy: int) -> int:
-        """Where the new row of an old one is found: by the middle layer's twin and the new layer, or by itself.
-
-        copy: the new layer of a block of the middle one.
-        """
-        home, twin = self.homes[row], self._twin(row)
-        if twin is None:
-            return row * self.depth
-        return twin * self.depth + {_BEFORE: _BEFORE, _LAST: self.last}.get(home or 0, copy)
-
-    def _seen_from_here(self, row: int) -> int:
-        """The same for any copy of the middle layer that frees it: to be added to the copy's number."""
-        home, twin = self.homes[row], self._twin(row)
+    def _row(self, row: int, copy: int | None) -> int:
+        """The new row of what the middle layer's twin `copy` frees, which is `row` to the middle layer itself."""
+        home = self.homes[row]
         assert home is not None
-        assert twin is not None
-        return twin * self.depth + home - _MIDDLE
-
-    def _twin(self, row: int) -> int | None:
-        """The middle layer's block that does for it what this one does for its own layer."""
-        if self.homes[row] == _MIDDLE:
-            return row
-        place = self.places.get(row)
-        return None if place is None else self.middle[place]
+        assert copy is not None
+        sweep, index = self.places[row]
+        first, slope = self.sweeps[sweep]
+        return first + slope * (copy + home - _MIDDLE) + index
 
     def _moved(self, module: str, layer: int, to: int) -> str:
         return module.replace(f"{self.prefix}{layer}", f"{self.prefix}{to}", 1)

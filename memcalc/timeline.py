@@ -77,13 +77,9 @@ class Timeline:
 
     def alive_at(self, at: int) -> list[int]:
         """Rows alive before event number `at`, in order of birth."""
-        alive: dict[int, None] = {}
-        for event in self.events[:at]:
-            if event >= 0:
-                alive[event] = None
-            else:
-                del alive[~event]
-        return list(alive)
+        events = self.events[:at]
+        dead = set(events)  # holds ~row of what has died
+        return [row for row in range(max(events, default=-1) + 1) if ~row not in dead]
 
     def bytes_by_category(self, rows: list[int], sizes: list[int]) -> dict[str, int]:
         """`sizes` (one per row of the timeline) of `rows`, summed by category; every category has its key."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import accumulate
+from operator import neg
 from typing import NamedTuple
 
 from memcalc.allocator.settings import DEFAULT, AllocatorSettings
@@ -55,8 +56,9 @@ def measure(timeline: Timeline, sizes: list[int], rounded: list[int], reserved: 
     peaks: dict[str, int] = {}
     reserved_peaks: dict[str, int] = {}
     peak, peak_at, peak_phase, level, read = 0, None, None, 0, False
+    changes = _changes(sizes)
     for number, span in enumerate(spans(timeline)):
-        top, reached, level = _climb(timeline, span, sizes, level)
+        top, reached, level = _climb(timeline, span, changes, level)
         if top > peak and span.phase != "history":
             peak, peak_at, peak_phase = top, reached, span.phase
         if span.phase is not None:
@@ -78,18 +80,23 @@ def measure(timeline: Timeline, sizes: list[int], rounded: list[int], reserved: 
     )
 
 
-def _climb(timeline: Timeline, span: Span, sizes: list[int], level: int) -> tuple[int, int, int]:
+def _changes(sizes: list[int]) -> list[int]:
+    """What each event does to the level, found under the event itself: ~row counts from the end."""
+    return [*sizes, *map(neg, reversed(sizes))]
+
+
+def _climb(timeline: Timeline, span: Span, changes: list[int], level: int) -> tuple[int, int, int]:
     """From `level` through a span: the highest level, the event after which it first stands, and the last level."""
-    changes = [sizes[event] if event >= 0 else -sizes[~event] for event in timeline.events[span.start : span.stop]]
-    levels = list(accumulate(changes, initial=level))
+    steps = map(changes.__getitem__, timeline.events[span.start : span.stop])
+    levels = list(accumulate(steps, initial=level))
     top = max(levels)
     return top, span.start - 1 + levels.index(top), levels[-1]
 
 
 def _peak(timeline: Timeline, sizes: list[int]) -> int:
-    peak = level = 0
+    peak, level, changes = 0, 0, _changes(sizes)
     for span in spans(timeline):
-        top, _, level = _climb(timeline, span, sizes, level)
+        top, _, level = _climb(timeline, span, changes, level)
         if span.phase != "history":
             peak = max(peak, top)
     return peak
