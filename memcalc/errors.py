@@ -10,7 +10,6 @@ MemcalcError
 └── DeviceBusy (4)        others use the device that was to be measured
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -31,6 +30,8 @@ class UnknownName(MemcalcError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], remedy: str = "") -> None:
+        import difflib  # only an error needs it
+
         nearest = difflib.get_close_matches(name.lower(), list(dict.fromkeys(known)), n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
         super().__init__(f"unknown {kind} {shown(name)}{hint}{'; ' if remedy else ''}{remedy}")

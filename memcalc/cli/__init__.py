@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 import memcalc
-from memcalc.errors import MemcalcError, UnknownName
+from memcalc.errors import BadFile, MemcalcError, UnknownName
 
 EXAMPLES = """\
   memcalc estimate --model 1.3b --method qlora --batch 8
@@ -68,10 +68,15 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader has left, as `head` does: nothing more to say, not even at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(141) from None  # 128 + SIGPIPE, as shells count it
+            if sys.stdout is not None:  # as it is where the caller has closed it
+                sys.stdout.flush()
+        except OSError as error:
+            if error.filename is not None:
+                raise  # a file's, not the output's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, not even at exit
+            if isinstance(error, BrokenPipeError):  # the reader has left, as `head` does
+                raise click.exceptions.Exit(141) from None  # 128 + SIGPIPE, as shells count it
+            raise BadFile("standard output", f"cannot be written: {error.strerror}") from None
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

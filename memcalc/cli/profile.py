@@ -74,5 +74,5 @@ def profile(workload: Workload, show: Show, **how: Any) -> None:
     if footprint.outcome == "ok":
         show(footprint)
         return
-    replace(show, check=False, verdict=False)(footprint)
+    show._replace(check=False, verdict=False)(footprint)
     raise RunFailed(footprint.unavailable["peak_allocated"])

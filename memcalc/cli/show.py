@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from memcalc.planning.advice import Advice
 
 
-@dataclass(frozen=True)
-class Show:
+class Show(NamedTuple):
     """How a footprint is printed, and what it means for the exit code."""
 
     as_json: bool

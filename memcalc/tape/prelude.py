@@ -11,7 +11,7 @@ from memcalc.tape.ops.views import cat
 from memcalc.tape.tape import Array, Tensor, new, on_cuda, record
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Cache:
     """DynamicCache: K and V of each layer, alive as long as the model's output."""
 
@@ -44,7 +44,7 @@ class Cache:
         return keys, values
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Batch:
     """One micro-batch on the device: ids, mask and labels, int64 (b, s)."""
 
@@ -70,7 +70,7 @@ def _joined(x: Tensor) -> Tensor:
     return record(new(x.shape, x.dtype, "cat"), (x,), backward)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Output:
     """What the model returns: it keeps the logits and the KV cache alive."""
 

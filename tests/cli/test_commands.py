@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,6 +92,36 @@ def test_a_reader_that_has_left_is_no_error() -> None:
     os.close(writer)
     assert process.returncode == 128 + signal.SIGPIPE
     assert process.stderr == b""
+
+
+def test_a_full_disk_below_the_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "memcalc", "gpus", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr == "memcalc: error: standard output: cannot be written: No space left on device\n"
+
+
+def test_an_output_that_the_caller_has_closed_is_none() -> None:
+    closed = f"exec {shlex.quote(sys.executable)} -m memcalc gpus --json >&-"
+    process = subprocess.run(["sh", "-c", closed], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_what_asked_to_be_called_at_the_end_is_called() -> None:
+    code = "import atexit, sys; sys.argv[1:] = ['--version']; atexit.register(print, 'the end')\n"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}from memcalc.__main__ import run; run()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stdout.splitlines()[1:] == ["the end"]
 
 
 def test_a_pipe_that_cannot_show_the_bars_gets_lookalikes(monkeypatch: pytest.MonkeyPatch) -> None:

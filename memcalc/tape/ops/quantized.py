@@ -13,7 +13,7 @@ from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, record, scratch, wants
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Packed4Bit:
     """A weight (d_out, d_in) in 4-bit codes, with its quantization state."""
 
