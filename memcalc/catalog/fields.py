@@ -10,7 +10,7 @@ LARGEST: Final = 2**31 - 1  # of one dimension: CUDA kernels index with 32 bits
 _HUGE: Final = 1e308  # below the largest float
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class Fields:
     """A checked, read-only view of a config: each getter takes a key and its other spellings.
 

@@ -25,7 +25,7 @@ MOST_LAYERS: Final = 10_000  # ten times the deepest network published
 MOST_PARAMETERS: Final = 10**15
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class Config:
     """The numbers that a decoder's forward is written with, all checked; a family's own stand in `fields`."""
 

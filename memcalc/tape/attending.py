@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class Attention:
     """Which attention a run takes: transformers' implementation, and the card that chooses sdpa's kernel."""
 
