@@ -160,6 +160,7 @@ def _builder(w: Workload, c: Config, attention: attending.Attention, architectur
         training=w.training,
         use_cache=w.use_cache,
         inputs_require_grad=w.checkpointing and embedding not in architecture.trained,
+        noisy_embeddings=w.neftune_alpha is not None,
         common=architecture.common,
     )
 
@@ -218,6 +219,21 @@ def _check(w: Workload, c: Config, family: Family) -> None:
         virtual = f" and the {before} virtual tokens before it are" if before else " is"
         raise InvalidWorkload(
             f"--seq-len {w.seq_len}{virtual} longer than the {c.max_positions} positions that {c.name} has learned"
+        )
+
+    _check_noise(w, family)
+
+
+def _check_noise(w: Workload, family: Family) -> None:
+    """Trainer looks for the embedding in `base_model.model` of what peft made: under prompts that is the model's own.
+
+    Source: transformers 5.24.0, integrations/neftune.py, activate_neftune.
+    """
+    found = family.LAYERS.startswith("model.") or not w.method.positions_before
+    if w.neftune_alpha is not None and w.loop == "trainer" and not found:
+        raise InvalidWorkload(
+            f"--neftune-alpha cannot go with --method {w.method_name} here: Trainer does not find the embedding of "
+            "this model under its prompts"
         )
 
 

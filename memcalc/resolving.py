@@ -98,6 +98,8 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload("--checkpointing needs a backward: it cannot go with --mode inference")
     if not w.training and w.history:
         raise InvalidWorkload("--history is of training steps: it cannot go with --mode inference")
+    if not w.training and w.neftune_alpha is not None:
+        raise InvalidWorkload("--neftune-alpha is noise of training steps: it cannot go with --mode inference")
     if w.use_cache and w.checkpointing:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:

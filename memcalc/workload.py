@@ -110,6 +110,12 @@ class Workload:
         aliases=("--attn-implementation", "--attn"),
     )
     loss: str = option("nll", "--loss", "loss kernel", choices=("nll", "chunked-nll", "liger", "cce"))
+    neftune_alpha: float | None = option(
+        None,
+        "--neftune-alpha",
+        "noise is added to the token embeddings in training (NEFTune): its strength, or none",
+        aliases=("--neftune-noise-alpha",),
+    )
     use_cache: bool = option(False, "--use-cache/--no-use-cache", "a KV cache is filled in the forward")
     mode: str = option(
         "train",
@@ -194,7 +200,7 @@ class Workload:
         """All options, resolved, as plain JSON values; `from_json` of them is this workload again."""
         fields = {name: getattr(self, name) for name in options_of(type(self))}
         fields["history"] = ",".join(self.history) or "none"
-        fields["clip"] = "none" if self.clip is None else self.clip
+        fields |= {name: "none" for name in ("clip", "neftune_alpha") if fields[name] is None}
         return {
             "model": self.model.name,
             "model_config": dict(self.model.config),

@@ -33,6 +33,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("full", {"merged": True, "mode": "inference"}, ("--merged", "--method full")),
     ("lora", {"mode": "inference", "checkpointing": True}, ("--checkpointing", "--mode inference")),
     ("lora", {"mode": "inference", "history": "same"}, ("--history", "--mode inference")),
+    ("lora", {"mode": "inference", "neftune_alpha": 5}, ("--neftune-alpha", "--mode inference")),
     ("lora", {"use_cache": True, "checkpointing": True}, ("--use-cache", "--checkpointing")),
     ("qlora", {"use_cache": True}, ("--use-cache", "--checkpointing")),
     ("lora", {"checkpoint_every": 2}, ("--checkpoint-every", "--checkpointing")),

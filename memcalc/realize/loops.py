@@ -12,6 +12,7 @@ from torch import nn
 from memcalc.realize.adapters import wants_tasks
 from memcalc.realize.batch import Batch, make_batch
 from memcalc.realize.model import DTYPES
+from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
 from memcalc.realize.trainer import Trainer
 from memcalc.realize.watch import Watch
@@ -28,6 +29,8 @@ class Training:
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
+        if workload.neftune_alpha is not None:
+            add_noise(model, workload)
         self.step = self._plain_step
         if workload.loop == "trainer":
             self.step = Trainer(self).step

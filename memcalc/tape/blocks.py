@@ -26,7 +26,7 @@ from memcalc.tape.ops.elementwise import (
 )
 from memcalc.tape.ops.loss import log_softmax, nll_loss
 from memcalc.tape.ops.views import split, view
-from memcalc.tape.tape import Array, Tensor, new
+from memcalc.tape.tape import Array, Tensor, like, new
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -70,6 +70,15 @@ def mean_free_norm(hidden: Tensor, weight: Tensor) -> Tensor:
 
 def _normed(x: Tensor) -> Tensor:
     return mul(x, rsqrt(shift(mean(square(x)))))
+
+
+def with_noise(x: Tensor) -> Tensor:
+    """NEFTune's hook behind the embedding: uniform noise is drawn in a block of its own and added into a third.
+
+    The embeddings are kept where they were made a leaf, which its accumulator keeps. Its scale is computed on the host.
+    Source: transformers 5.24.0, integrations/neftune.py, neftune_post_forward_hook.
+    """
+    return add(x, Tensor(like(x.data, "zeros_like")))
 
 
 def gated_mlp(m: "Builder", x: Tensor, intermediate: int, bias: bool, act: str = "silu") -> Tensor:

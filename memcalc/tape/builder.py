@@ -50,6 +50,7 @@ class Builder:
         training: bool = True,
         use_cache: bool = False,
         inputs_require_grad: bool = False,
+        noisy_embeddings: bool = False,
         common: Common = Common(),  # noqa: B008 - a tuple, nobody changes it
     ) -> None:
         self.method = method
@@ -64,6 +65,7 @@ class Builder:
         self.training = training
         self.use_cache = use_cache
         self.inputs_require_grad = inputs_require_grad  # checkpointing over a frozen embedding
+        self.noisy_embeddings = noisy_embeddings  # NEFTune
         self.declared: dict[str, Declared] = {}
         self.declared_adapters: dict[str, Adapter] = {}
         self.parameters: dict[str, Tensor] = {}
@@ -176,16 +178,23 @@ class Builder:
         return self._looked_up(ids, self.lookup)
 
     def _looked_up(self, ids: Array, words: Lookup) -> Tensor:
-        name = words.name
         outer, self.path = self.path, words.path
-        scope, tape.scope = tape.scope, f"{self.path}.{name}"
+        scope, tape.scope = tape.scope, f"{self.path}.{words.name}"
+        out = self._rows(ids, words)
+        if self.inputs_require_grad and out.node is None and tape.grad:
+            out = Tensor(out.data, Leaf(out.data, "activations"))
+        if self.noisy_embeddings:
+            out = blocks.with_noise(out)
+        self.path, tape.scope = outer, scope
+        return out
+
+    def _rows(self, ids: Array, words: Lookup) -> Tensor:
+        """The embedding's own forward, which hooks follow."""
+        name = words.name
         weight = self.method.table(self, self.own(name, "weight", (words.rows, words.width), "embedding"), tape.scope)
         out = embedding(ids, weight)
         if words.scaled:
             out = mul(out, cast(self.own(name, "embed_scale", (), "buffer"), weight.dtype))
-        if self.inputs_require_grad and out.node is None and tape.grad:
-            out = Tensor(out.data, Leaf(out.data, "activations"))
-        self.path, tape.scope = outer, scope
         return out
 
     def positions(self, places: Array, name: str, rows: int, width: int) -> Tensor:
