@@ -50,8 +50,8 @@ class Loaded(NamedTuple):
 
         Source: transformers 5.24.0, trainer.py, create_optimizer (register_module_override).
         """
-        base = self.model.base
-        embeddings = {name for name in self.trained if name in base and base[name].kind == "embedding"}
+        known = self.model.base | self.model.adapters
+        embeddings = {name for name in self.trained if known[name].kind == "embedding"}
         of_trainer = w.loop == "trainer"
         return {
             name: Trained(x.shape, x.dtype, in_32_bits=of_trainer and name in embeddings)

@@ -47,6 +47,15 @@ def test_a_run_allocates_and_frees_what_the_real_one_does(optimizer: str, run: s
     assert mine.warnings == real.warnings
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("lora", {"modules_to_save": "embed_tokens"}), ("prompt_tuning", {"virtual_tokens": 100})]
+)
+def test_embeddings_that_a_method_adds_are_spared_too(method: str, options: dict[str, Any]) -> None:
+    w = tiny("llama", method, config_changes={LAYERS["llama"]: 1}, optimizer="adamw_8bit", seq_len=8, **options)
+    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
+    assert difference is None, difference
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adafactor"])
 def test_on_the_cpu_too(optimizer: str) -> None:
     w = tiny("bloom", "full", config_changes={"n_layer": 1}, optimizer=optimizer, device="cpu", batch=1, seq_len=8)
