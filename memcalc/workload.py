@@ -239,13 +239,15 @@ def _sorted_out(given: Mapping[str, Any], cls: type, method: type[Method]) -> tu
 
 
 def _imply(own: dict[str, Any], foreign: dict[str, Any], method_name: str, method_file: methods.MethodFile) -> None:
-    """What the method's name stands for. A number may be changed, a word only be said more precisely (pissa_niter_16
+    """What the method's name stands for. A number may be another, a word only be said more precisely (pissa_niter_16
     for pissa); a switch of the workload may be turned off again, one of the method's would make it another method.
     """
     methods_own = options_of(method_file.METHOD)
     for name, value in method_file.IMPLIES.items():
         given = (foreign if name in methods_own else own).setdefault(name, value)
         fixed = name in methods_own if isinstance(value, bool) else isinstance(value, str)
-        if fixed and not (given == value or (isinstance(value, str) and str(given).startswith(value))):
+        taken_away = given in (None, "none")
+        more_precise = isinstance(value, str) and str(given).startswith(value)
+        if (fixed or taken_away) and given != value and not more_precise:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidWorkload(f"--method {method_name} means {flag} {value}: it cannot go with {flag} {given}")

@@ -12,7 +12,7 @@ from memcalc import methods
 from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method
-from memcalc.options import coerced, names_of
+from memcalc.options import coerced, names_of, options_of
 from memcalc.workload import Workload
 
 FILE = "adapter_config.json"
@@ -90,7 +90,26 @@ def workload(model: Any, config: "str | Mapping[str, Any]", method: str | None =
         raise InvalidWorkload(f"--{foreign[0].replace('_', '-')} cannot go with --peft-config, which says it all")
     if given not in (None, name) and (made.method.peft_config() or {}).get("peft_type") != plain["peft_type"]:
         raise InvalidWorkload(f"--method {method} cannot go with a --peft-config of type {plain['peft_type']}")
-    return replace(made, method_name=name if given in (None, name) else base, method=described)
+    if given in (None, name):
+        return replace(made, method_name=name, method=described)
+    return replace(made, method_name=base, method=_as_named(base, described))
+
+
+def _as_named(name: str, described: Method) -> Method:
+    """The method with those options that a name of ours implies and that peft's config has no word for.
+
+    Raises InvalidWorkload where the config says otherwise.
+    """
+    given, said = described.peft_config() or {}, described.options()
+    also: dict[str, Any] = {}
+    for option, value in methods.load(name).IMPLIES.items():
+        if option not in options_of(methods.load(name).METHOD) or said.get(option) == value:
+            continue
+        if option in given or option not in said:
+            raise InvalidWorkload(f"--method {name} cannot go with a --peft-config that says otherwise of {option}")
+        also[option] = value
+    whole: Any = described
+    return replace(whole, **also) if also else described
 
 
 def from_json(data: Mapping[str, Any]) -> Workload:

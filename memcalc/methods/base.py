@@ -1,7 +1,7 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
@@ -70,6 +70,13 @@ class Anatomy(NamedTuple):
         return found
 
 
+class OptimizerMaker(NamedTuple):
+    """A function of peft.optimizers that makes a method's optimizer, of the class that is asked for."""
+
+    function: str
+    options: dict[str, Any]
+
+
 class Method:
     """A way to fine-tune: which parameters train, what is added, and where it acts in the forward."""
 
@@ -89,6 +96,18 @@ class Method:
     def frozen_in_use(self) -> bool:
         """Whether what it adds is frozen where it is loaded to be used only. peft's tuners do so."""
         return True
+
+    @property
+    def optimizer_maker(self) -> OptimizerMaker | None:
+        """What makes the optimizer; None: the loop does."""
+        return None
+
+    def groups(self, trained: Mapping[str, tuple[int, ...]], layer_norms: frozenset[str]) -> list[list[str]]:
+        """What trains (full name and shape, in order) in the groups that `optimizer_maker` makes of it.
+
+        layer_norms: which of them are a torch.nn.LayerNorm's.
+        """
+        return [list(trained)]
 
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.

@@ -1,7 +1,7 @@
 """LoRA: a frozen weight plus a low-rank update."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,12 +10,13 @@ from memcalc.methods.base import (
     ALL_LINEAR,
     Anatomy,
     OnLinears,
+    OptimizerMaker,
     check_dropout,
     copied_modules,
     names_a_layer,
     target_option,
 )
-from memcalc.methods.of_lora import dora
+from memcalc.methods.of_lora import dora, plus
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
@@ -56,6 +57,12 @@ class Lora(OnLinears):
     layers_to_transform: tuple[str, ...] = option(
         (), "--layers-to-transform", "numbers of the layers whose targets are adapted; default: all"
     )
+    lr_ratio: float | None = option(
+        None,
+        "--lr-ratio",
+        "learning rate of B over A's, by an optimizer with groups of its own (LoRA+)",
+        aliases=("--loraplus-lr-ratio",),
+    )
     rank_pattern: tuple[str, ...] = option(
         (), "--rank-pattern", "other ranks, by the end of a target's name, a regular expression: q_proj=4,…", pairs=True
     )
@@ -79,6 +86,13 @@ class Lora(OnLinears):
 
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         return not adapters_raised or (bool(self.modules_to_save) and not base_raised)
+
+    @property
+    def optimizer_maker(self) -> OptimizerMaker | None:
+        return None if self.lr_ratio is None else plus.maker(self.lr_ratio)
+
+    def groups(self, trained: Mapping[str, tuple[int, ...]], layer_norms: frozenset[str]) -> list[list[str]]:
+        return plus.groups(trained, layer_norms)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists; utils/other.py, _set_trainable."""

@@ -2,20 +2,23 @@
 
 import importlib
 from collections.abc import Iterable
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any, Final
 
 import torch
 from torch import nn
 
-from memcalc.errors import MissingPackage
+from memcalc.errors import MissingPackage, NotModelled
 from memcalc.optimizers import OPTIMIZERS, Trained, check_trained
 from memcalc.realize.model import DTYPES
 from memcalc.workload import Workload
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 # extras of ours, by the package that they bring
-_EXTRAS: Final = {"torch": "trace", "transformers": "trace", "bitsandbytes": "quant", "schedulefree": "optim"}
+_EXTRAS: Final = {
+    "torch": "trace", "transformers": "trace", "peft": "trace", "bitsandbytes": "quant", "schedulefree": "optim",
+}  # fmt: skip
 
 
 def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimizer:
@@ -26,16 +29,34 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
     if workload.momentum:
         options["momentum"] = workload.momentum
     of_trainer = workload.loop == "trainer"
-    trained = _trainer_groups(model) if of_trainer else [{"params": _trained(model.parameters())}]
-    optimizer: torch.optim.Optimizer = getattr(_imported(module), name)(trained, lr=1e-4, **options)
-    check_trained(workload.optimizer, _as_seen(optimizer, model if of_trainer else None))
-    if of_trainer and options.get("optim_bits") == 8:
+    by_trainer = of_trainer and workload.method.optimizer_maker is None
+    make = _make_of_method if workload.method.optimizer_maker else _make_of_loop
+    optimizer = make(getattr(_imported(module), name), model, workload, {"lr": 1e-4, **options})
+    check_trained(workload.optimizer, _as_seen(optimizer, model if by_trainer else None))
+    if by_trainer and options.get("optim_bits") == 8:
         _spare_embeddings(model)
     if of_trainer and optimizer.state and workload.device == "cuda":
         _prepare(optimizer)
     if hasattr(optimizer, "train"):  # schedulefree's, which know two modes
         optimizer.train()
     return optimizer
+
+
+def _make_of_loop(cls: Any, model: nn.Module, workload: Workload, options: dict[str, Any]) -> torch.optim.Optimizer:
+    of_trainer = workload.loop == "trainer"
+    made: torch.optim.Optimizer = cls(
+        _trainer_groups(model) if of_trainer else [{"params": _trained(model.parameters())}], **options
+    )
+    return made
+
+
+def _make_of_method(cls: Any, model: nn.Module, workload: Workload, options: dict[str, Any]) -> torch.optim.Optimizer:
+    maker, optimizers = workload.method.optimizer_maker, _imported("peft.optimizers")
+    assert maker is not None
+    if not hasattr(optimizers, maker.function):
+        raise NotModelled(f"peft {version('peft')} has no {maker.function}: a newer one has")
+    made: torch.optim.Optimizer = getattr(optimizers, maker.function)(model, cls, **maker.options, **options)
+    return made
 
 
 def _imported(module: str) -> ModuleType:

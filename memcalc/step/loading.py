@@ -35,7 +35,14 @@ class Loaded(NamedTuple):
         """How many tensors of the whole model this one stands for."""
         return 1 + self.unwritten if self.unwritten and name.startswith(self.last_layer) else 1
 
-    def decay_groups(self) -> list[list[Tensor]]:
+    def groups(self, w: Workload) -> list[list[Tensor]]:
+        """What the optimizer steps one after the other: the method's groups, or Trainer's two, or all as one."""
+        if w.method.optimizer_maker is not None:
+            shapes = {name: x.shape for name, x in self.trained.items()}
+            return [[self.trained[name] for name in group] for group in w.method.groups(shapes, self._layer_norms())]
+        return self._decay_groups() if w.loop == "trainer" else [list(self.trained.values())]
+
+    def _decay_groups(self) -> list[list[Tensor]]:
         """Trainer's two groups: what decays, then norms and biases, which do not.
 
         Source: transformers 5.24.0, trainer.py, create_optimizer, get_decay_parameter_names.
@@ -45,14 +52,22 @@ class Loaded(NamedTuple):
         named = self.trained.items()
         return [[x for name, x in named if name not in spared], [x for name, x in named if name in spared]]
 
+    def _layer_norms(self) -> frozenset[str]:
+        """What trains of torch.nn.LayerNorms, or of copies of them: of all norms these alone have biases."""
+        base, adapters = self.model.base, self.model.adapters
+        found = (name.rpartition(".")[0] for name, one in base.items() if one.kind == "norm" and name.endswith(".bias"))
+        modules = frozenset(found)
+        origins = {name: adapters[name].of if name in adapters else name for name in self.trained}
+        return frozenset(name for name, origin in origins.items() if origin.rpartition(".")[0] in modules)
+
     def seen_by_optimizer(self, w: Workload) -> dict[str, Trained]:
-        """The trained parameters by full name. Trainer has an 8-bit optimizer spare what is an nn.Embedding's.
+        """The trained parameters by full name. An 8-bit optimizer that Trainer makes spares what is an nn.Embedding's.
 
         Source: transformers 5.24.0, trainer.py, create_optimizer (register_module_override).
         """
         known = self.model.base | self.model.adapters
         embeddings = {name for name in self.trained if known[name].kind == "embedding"}
-        of_trainer = w.loop == "trainer"
+        of_trainer = w.loop == "trainer" and w.method.optimizer_maker is None
         return {
             name: Trained(x.shape, x.dtype, in_32_bits=of_trainer and name in embeddings)
             for name, x in self.trained.items()

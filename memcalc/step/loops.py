@@ -145,9 +145,8 @@ def _states(w: Workload, loaded: Loaded) -> States:
     seen = loaded.seen_by_optimizer(w)
     check_trained(w.optimizer, seen.values())
     spared = frozenset(leaf_of(loaded.trained[name]) for name, one in seen.items() if one.in_32_bits)
-    of_trainer = w.loop == "trainer"
-    groups = loaded.decay_groups() if of_trainer else [list(loaded.trained.values())]
-    return States(OPTIMIZERS[w.optimizer], groups, Habits(w.momentum, prepared=of_trainer, in_32_bits=spared))
+    habits = Habits(w.momentum, prepared=w.loop == "trainer", in_32_bits=spared)
+    return States(OPTIMIZERS[w.optimizer], loaded.groups(w), habits)
 
 
 class Trainer:

@@ -36,7 +36,7 @@ def test_norms_and_biases_decay_in_a_group_of_their_own_as_in_trainer(model_type
     from memcalc.realize.optimizer import make_optimizer
 
     w = tiny(model_type, "full")
-    groups = _written(w)[1].decay_groups()
+    groups = _written(w)[1].groups(w)
     real = make_optimizer(build(w, "meta"), w).param_groups
     assert [[x.shape for x in group] for group in groups] == [[tuple(x.shape) for x in g["params"]] for g in real]
 
