@@ -221,6 +221,15 @@ def refuse_conv1d(m: "Builder", w: "Weight", name: str) -> None:
         raise InvalidWorkload(f"peft refuses this: {name} is a Conv1D, and this method adapts torch.nn.Linear only")
 
 
+def refuse_packed(w: "Weight", name: str) -> None:
+    """Raise InvalidWorkload where an update of the weight's stored shape cannot be added to a packed one's output."""
+    if w.packed:
+        raise InvalidWorkload(
+            "--quant cannot go with this --method: peft shapes its update by the stored weight, and the packed one of "
+            f"{name} has another shape"
+        )
+
+
 def target_option() -> Any:
     """The option `target` of a method that adapts linear layers."""
     return option(

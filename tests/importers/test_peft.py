@@ -134,6 +134,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "OFT": {}, "BOFT": {"boft_block_size": 8}, "HRA": {"apply_GS": True}, "MISS": {"r": 16, "init_weights": "mini"},
     "FOURIERFT": {"n_frequency": 10}, "BEFT": {}, "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
     "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
+    "LOHA": {"r": 4, "alpha": 16},
 }  # fmt: skip
 
 

@@ -139,6 +139,31 @@ def scaled_in_place(x: Tensor) -> Tensor:
     return record(x.data, (x,), backward)
 
 
+def rows_scaled_in_place(x: Tensor, by: Array) -> Tensor:
+    """x *= by, one number for each row, of a contiguous x that is a view. Allocates: nothing. Saves: the numbers.
+
+    Backward allocates: zeros, as the gradient of a view; the block's gradient; a copy of the zeros, and its product.
+    Source: PyTorch 2.13, torch/csrc/autograd: functions/tensor.cpp, CopySlices; FunctionsManual.cpp,
+    as_strided_backward.
+    """
+    kept = save(by) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        result = new(g.shape, g.dtype, "new_empty_strided")
+        copied = new(g.shape, g.dtype, "clone")
+        held = kept.get()
+        product = _combine(copied, held, "mul")
+        del copied, product, held
+        return [result]
+
+    def of_view(g: Array) -> list[Array]:
+        return [new(g.shape, g.dtype, "new_zeros")]
+
+    scaled = record(x.data, (x,), backward)
+    return record(x.data, (scaled,), of_view)
+
+
 def neg(x: Tensor) -> Tensor:
     """-x. Saves: nothing. Backward allocates: one block."""
     return scale(x, "neg")

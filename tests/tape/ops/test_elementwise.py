@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import elementwise as ops
+from memcalc.tape.ops.views import view
+from memcalc.tape.tape import Array, Tensor
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -18,6 +20,21 @@ def _one(b: int) -> tuple[Shape, ...]:
 def _two(b: int) -> tuple[Shape, ...]:
     return ((b, 5, 8), (b, 5, 8))
 
+
+def _matrix(b: int) -> tuple[Shape, ...]:
+    return ((b + 4, 8),)
+
+
+def _rows_scaled(x: Tensor, by: Array) -> Tensor:
+    fresh = ops.scale(x)
+    return ops.rows_scaled_in_place(view(fresh, fresh.shape), by)
+
+
+def _rows_scaled_of_torch(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    return (x * 2).view(x.shape).mul_(by)
+
+
+_DENSE: Final = ("contiguous", "leaf")
 
 OPS: Final = {
     "add": Op(ops.add, torch.add, _two),
@@ -58,6 +75,12 @@ OPS: Final = {
     ),
     "added_in_place, a gradient": Op(
         lambda x, y: ops.added_in_place(ops.scale(x), y), lambda x, y: (x * 2).add_(y), _two
+    ),
+    "rows_scaled_in_place": Op(
+        _rows_scaled, _rows_scaled_of_torch, _matrix, lambda b: (((b + 4, 1), "bf16"),), layouts=_DENSE
+    ),
+    "rows_scaled_in_place, by fp32": Op(
+        _rows_scaled, _rows_scaled_of_torch, _matrix, lambda b: (((b + 4, 1), "fp32"),), layouts=_DENSE
     ),
     "shift": Op(ops.shift, lambda x: x + 1e-6, _one),
     "neg": Op(ops.neg, torch.neg, _one),
