@@ -25,7 +25,7 @@ _INFORMATIVE = frozenset(
         "tokenizer_name_or_path", "tokenizer_kwargs",
     }
 )  # fmt: skip
-_PLAIN_INITS = (True, False, None, "gaussian")  # of adapters' weights: they leave nothing behind
+_PLAIN_INITS = (True, False, None, "gaussian", "lycoris")  # of adapters' weights: they leave nothing behind
 _INITS = ("init_lora_weights", "init_weights")
 
 

@@ -1,7 +1,6 @@
 """LoHa: a frozen weight plus the element-wise product of two low-rank matrices."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.formats import promote
@@ -46,7 +45,7 @@ class LoHa(OnLinears):
         a, b = (w.d_out, self.rank), (self.rank, w.d_in)
         shapes = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": a, "hada_w2_b": b}
         factors = [m.adapter(name, f"{part}.default", shape) for part, shape in shapes.items()]
-        return layer.adapted(m, x, w, partial(_update, *factors), self._dropouts)
+        return layer.adapted(m, x, w, lambda: [_update(*factors)], self._dropouts)
 
     def peft_config(self) -> dict[str, Any]:
         return {

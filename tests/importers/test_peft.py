@@ -135,6 +135,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "FOURIERFT": {"n_frequency": 10}, "BEFT": {}, "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
     "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
     "LOHA": {"r": 4, "alpha": 16},
+    "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
 }  # fmt: skip
 
 

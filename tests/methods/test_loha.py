@@ -1,4 +1,4 @@
-"""LoHa: two low-rank matrices, multiplied element by element in every forward."""
+"""LoHa: two low-rank matrices, multiplied element by element in every forward; and what its kin LoKr refuses too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,17 +37,23 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "loha", **options))
 
 
+_BOTH = pytest.mark.parametrize("method", ["loha", "lokr"])
+
+
+@_BOTH
 @pytest.mark.parametrize("producer", [estimated, traced])
-def test_conv1d_is_refused_as_peft_refuses_it(producer: Callable[[Workload], Recording]) -> None:
+def test_conv1d_is_refused_as_peft_refuses_it(producer: Callable[[Workload], Recording], method: str) -> None:
     with pytest.raises(InvalidWorkload, match=r"peft refuses this: .*Conv1D"):
-        producer(tiny("gpt2", "loha"))
+        producer(tiny("gpt2", method))
 
 
-def test_a_packed_weight_has_another_shape() -> None:
+@_BOTH
+def test_a_packed_weight_has_another_shape(method: str) -> None:
     with pytest.raises(InvalidWorkload, match="--quant cannot go with this --method"):
-        estimated(tiny("llama", "loha", quant="nf4"))
+        estimated(tiny("llama", method, quant="nf4"))
 
 
-def test_what_a_draw_decides_is_left_to_trace() -> None:
+@_BOTH
+def test_what_a_draw_decides_is_left_to_trace(method: str) -> None:
     with pytest.raises(NotModelled, match=r"--module-dropout: .*memcalc trace runs one"):
-        estimated(tiny("llama", "loha", module_dropout=0.1))
+        estimated(tiny("llama", method, module_dropout=0.1))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from memcalc.tape.weights import Weight
 
 
+Update = Callable[[], list[Tensor]]  # the update, and what is held while its rows are dropped
+
+
 class Dropouts(NamedTuple):
     """Of whole rows of an update, and of whole targets."""
 
@@ -39,22 +42,22 @@ def refuse(m: "Builder", w: "Weight", name: str, dropouts: Dropouts) -> None:
         raise NotModelled("--module-dropout: a draw decides which targets a forward computes: memcalc trace runs one")
 
 
-def adapted(m: "Builder", x: Tensor, w: "Weight", update: Callable[[], Tensor], dropouts: Dropouts) -> Tensor:
+def adapted(m: "Builder", x: Tensor, w: "Weight", update: Update, dropouts: Dropouts) -> Tensor:
     """The layer's output and the update's: x (b, s, d_in) -> (b, s, d_out)."""
     result = w.linear(x)
     result = add(result, _activations(m, x, update, dropouts))
     return cast(result, x.dtype)
 
 
-def _activations(m: "Builder", x: Tensor, update: Callable[[], Tensor], dropouts: Dropouts) -> Tensor:
+def _activations(m: "Builder", x: Tensor, update: Update, dropouts: Dropouts) -> Tensor:
     delta_weight = _delta_weight(m, update, dropouts)
     x_cast = cast(x, delta_weight.dtype)
     return linear(x_cast, delta_weight)
 
 
-def _delta_weight(m: "Builder", update: Callable[[], Tensor], dropouts: Dropouts) -> Tensor:
+def _delta_weight(m: "Builder", update: Update, dropouts: Dropouts) -> Tensor:
     """The update, some rows of which are dropped. Which ones is drawn on the host."""
-    weight = update()
+    weight, *made_of = update()
     weight = view(weight, weight.shape)
     if dropouts.of_rows and m.training:
         drop = new((weight.shape[0], 1), dropouts.dtype or weight.dtype, "to")
@@ -62,4 +65,5 @@ def _delta_weight(m: "Builder", update: Callable[[], Tensor], dropouts: Dropouts
             mean = new((), drop.dtype, "mean")
             del mean
         weight = rows_scaled_in_place(weight, drop)
+    del made_of
     return weight
