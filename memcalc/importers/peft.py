@@ -20,13 +20,15 @@ _INFORMATIVE = frozenset(
     {
         "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
         "inference_mode", "megatron_core", "qalora_group_size",
+        "fan_in_fan_out",  # peft sees for itself which layers are Conv1D
         # of prompts: the model's own sizes, and how they begin
         "token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text",
         "tokenizer_name_or_path", "tokenizer_kwargs",
     }
 )  # fmt: skip
 _PLAIN_INITS = (True, False, None, "gaussian", "lycoris")  # of adapters' weights: they leave nothing behind
-_INITS = ("init_lora_weights", "init_weights")
+_LISTED = ("target_modules", "feedforward_modules")  # or in one word, a pattern that fits whole names
+_INITS = ("init_lora_weights", "init_weights", "init_ia3_weights")
 
 
 @final
@@ -163,10 +165,10 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[key] = [value]
         elif isinstance(value, Mapping) and any("," in pattern for pattern in value):  # no list of ours can hold it
             return None
-        elif key in fields and key != "target_modules":
+        elif key in fields and key not in _LISTED:
             own[fields[key]] = value
-        elif key == "target_modules" and (isinstance(value, list) or value in (None, "all-linear")):
-            own[fields[key]] = [value] if isinstance(value, str) else value or []
+        elif key in fields and (isinstance(value, list) or value in (None, "all-linear")):
+            own[fields[key]] = [value] if isinstance(value, str) else value
         elif key == "num_transformer_submodules" and value == 1:  # a decoder alone
             continue
         elif key not in _INFORMATIVE and value:

@@ -2,7 +2,7 @@
 allocates for itself, cuBLAS workspaces. Plain integers in and out, from a plain `Gpu`.
 """
 
-from memcalc.kernels.choice import sdpa_kernel, takes_gqa
+from memcalc.kernels.choice import check_dtypes, sdpa_kernel, takes_gqa
 from memcalc.kernels.efficient import (
     cudnn_backward_scratch,
     cudnn_lse_shape,
@@ -28,6 +28,7 @@ from memcalc.kernels.reductions import embedding_backward_scratch, foreach_norm_
 __all__ = [
     "Gpu",
     "Scratch",
+    "check_dtypes",
     "cublas_workspace",
     "cudnn_backward_scratch",
     "cudnn_lse_shape",

@@ -60,6 +60,18 @@ def sdpa_kernel(
     return next((kernel for kernel in order if _REFUSALS[kernel](gpu, call) is None), "math")
 
 
+def check_dtypes(call: str, *dtypes: str) -> None:
+    """Raise InvalidWorkload where the inputs of a product differ in dtype. Autocast would have cast them.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp, validate_sdpa_input.
+    """
+    if len(set(dtypes)) > 1:
+        raise InvalidWorkload(
+            f"torch refuses this: {call} takes one dtype, not {', '.join(dtypes)}; use --amp, or --kbit-prepare peft "
+            "over a packed base"
+        )
+
+
 def takes_gqa(kernel: str) -> bool:
     """Whether a kernel takes fewer K/V heads than query heads; for others K and V are repeated before the call.
 

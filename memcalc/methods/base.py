@@ -166,6 +166,10 @@ class Method:
         """What peft is given to do the same, as plain data; None where peft takes no part."""
         return None
 
+    def peft_defaults(self, model_type: str) -> dict[str, Any]:
+        """What peft is given where its config says nothing: its own tables lack some model types."""
+        return {"target_modules": self.default_targets(model_type) or None}
+
     def options(self) -> dict[str, Any]:
         """The method's options as plain JSON values."""
         values = {name: getattr(self, name) for name in options_of(type(self))}

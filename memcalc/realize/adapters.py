@@ -29,8 +29,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     if plain is None:
         freeze(model, workload.method)
         return model
-    if not plain.get("target_modules"):  # peft's own tables lack some model types
-        plain = {**plain, "target_modules": workload.method.default_targets(model.config.model_type) or None}
+    defaults = workload.method.peft_defaults(model.config.model_type)
+    plain |= {name: value for name, value in defaults.items() if not plain.get(name)}
     config = _config(plain, workload)
     from peft import get_peft_model
 

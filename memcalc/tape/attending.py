@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from memcalc.kernels import Gpu
+from memcalc.kernels import Gpu, check_dtypes
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
 from memcalc.tape.ops import packing
@@ -53,6 +53,8 @@ def attention(
     weights = None
     if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
         return Tensor(new((b, s, count * d), q.dtype, "attention")), None
+    if tape.autocast is None:
+        check_dtypes("attention", q.dtype, k.dtype, v.dtype)
     if m.attention.implementation == "eager":
         out, weights = (eager or eager_attention)(m, q, k, v, mask)
     elif m.attention.implementation == "sdpa":

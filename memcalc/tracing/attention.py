@@ -38,6 +38,7 @@ class Chooser:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Any:
+        kernels.check_dtypes("attention", *(DTYPE_NAMES[x.dtype] for x in (query, key, value)))
         training = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         kernel = kernels.sdpa_kernel(
             self.gpu,

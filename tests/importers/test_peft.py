@@ -132,7 +132,8 @@ def test_nothing_of_a_hostile_config_is_executed_or_fetched() -> None:
 
 _OWN: Final[dict[str, dict[str, Any]]] = {
     "OFT": {}, "BOFT": {"boft_block_size": 8}, "HRA": {"apply_GS": True}, "MISS": {"r": 16, "init_weights": "mini"},
-    "FOURIERFT": {"n_frequency": 10}, "BEFT": {}, "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
+    "FOURIERFT": {"n_frequency": 10}, "BEFT": {}, "IA3": {"feedforward_modules": ["v_proj"]},
+    "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
     "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
     "LOHA": {"r": 4, "alpha": 16},
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
@@ -149,7 +150,7 @@ def test_what_peft_saves_of_a_method_is_ours(peft_type: str, saved: bool) -> Non
     given = {"peft_type": peft_type, "target_modules": ["embed_tokens" if "TOKENS" in peft_type else "v_proj"]}
     real: Any = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     config = {**given, **_OWN[peft_type]}
-    plain = json.loads(json.dumps({**real(**config).to_dict(), **given} if saved else config))
+    plain = json.loads(json.dumps({**real(**config).to_dict(), **given} if saved else config, default=list))
     name, method = peft.method_of(peft.checked(plain, "test"))
     assert name == peft_type.lower()
     again = method.peft_config()

@@ -58,6 +58,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"n_frequency": 10, "target": "all-linear", "bias": "fourier_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "ia3": {
+        "all-linear": {"target": "all-linear"},
+        "outputs alone": {"feedforward_modules": "none", "autocast_adapter_dtype": False},
+        "inputs alone": {"target": "all-linear", "feedforward_modules": "q_proj,down_proj,query_key_value"},
+    },
     "beft": {"all-linear": {"target": "all-linear"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "trainable_tokens": {"one token": {"token_indices": "7"}, "fp32": {"dtype": "fp32"}},
     "boft": {

@@ -5,6 +5,7 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml (
 
 from math import prod
 
+from memcalc.kernels import check_dtypes
 from memcalc.tape.autocast import lower
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.views import reshape, reshape_array, swap, transpose, unsafe_view, view
@@ -186,6 +187,7 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
     Backward allocates: x's gradient and its scaling by alpha, then y's.
     """
     base, x, y = lower(base), lower(x), lower(y)
+    check_dtypes("baddbmm", base.dtype, x.dtype, y.dtype)
     kept_x = save(x.data) if wants(y) else None
     kept_y = save(y.data) if wants(x) else None
     n, p, q = x.shape
