@@ -137,6 +137,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
     "LOHA": {"r": 4, "alpha": 16},
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
+    "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
 }  # fmt: skip
 
 

@@ -80,6 +80,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
     "lokr": {"all-linear": {"target": "all-linear", "rank": 2}, "both": {"rank": 1, "decompose_both": True}},
     "loha": {"all-linear": {"target": "all-linear", "rank": 3}},
+    "vera": {
+        "matrices of many widths": {"rank": 10, "target": "all-linear"},
+        "without its matrices": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
+        "all biases": {"bias": "all"},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

@@ -26,7 +26,7 @@ def test_what_is_measured_is_predicted_on_the_same_workload() -> None:
         ({"model": "somebody/something"}, "none of the catalog's"),
         ({"model": "llama-3.2-1b", "cls": 1}, "unknown option 'cls'"),
         ({"model": "llama-3.2-1b", "peft_config": [[]]}, "not a peft adapter's config"),
-        ({"model": "llama-3.2-1b", "peft_config": {"peft_type": "VERA"}}, "memcalc trace runs the real one"),
+        ({"model": "llama-3.2-1b", "peft_config": {"peft_type": "SHADOW"}}, "memcalc trace runs the real one"),
         ({"model": "llama-3.2-1b", "device": "mps"}, "does not know the allocator"),
     ],
 )
