@@ -245,7 +245,7 @@ def _total(loaded: Loaded) -> int:
 
 def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
-    if w.method.peft_config() is None:
+    if not w.method.adds:
         return _total(loaded) * ITEMSIZE[w.dtype]
     targets = sum(loaded.times(f"{name}.") for name in loaded.model.targets)
     total = 0

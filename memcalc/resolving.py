@@ -83,7 +83,7 @@ def _check_quantization(w: "Workload") -> None:
         raise InvalidWorkload("--kbit-prepare trl casts to bf16: it goes with --dtype bf16 or --amp bf16 only")
     if w.quant != "none" and w.load == "to":
         raise InvalidWorkload(f"--quant {w.quant} is loaded by from_pretrained: it cannot go with --load to")
-    if w.quant != "none" and w.training and w.method.peft_config() is None:
+    if w.quant != "none" and w.training and not w.method.adds:
         raise InvalidWorkload(
             f"--quant {w.quant} freezes the base, which needs adapters: it cannot go with --method {w.method_name}"
         )
@@ -93,7 +93,8 @@ def _check_mode(w: "Workload") -> None:
     if w.training and w.merged:
         raise InvalidWorkload("--merged goes with --mode inference only")
     if w.merged and w.method.peft_config() is None:
-        raise InvalidWorkload(f"--merged needs adapters: it cannot go with --method {w.method_name}")
+        needed = "adapters that can be merged into weights" if w.method.adds else "adapters"
+        raise InvalidWorkload(f"--merged needs {needed}: it cannot go with --method {w.method_name}")
     if not w.training and w.checkpointing:
         raise InvalidWorkload("--checkpointing needs a backward: it cannot go with --mode inference")
     if not w.training and w.history:

@@ -109,12 +109,17 @@ class Method:
         """
         return [list(trained)]
 
+    @property
+    def adds(self) -> bool:
+        """Whether it adds adapters, so that the base may be frozen and packed."""
+        return self.peft_config() is not None or self.graft() is not None
+
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.
 
         base_raised: what is not packed was raised to fp32 beforehand; adapters_raised: peft raises adapters.
         """
-        return not (base_raised if self.peft_config() is None else adapters_raised)
+        return not (adapters_raised if self.adds else base_raised)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Which of the model's modules (full names) it adapts."""
@@ -169,6 +174,13 @@ class Method:
     def peft_defaults(self, model_type: str) -> dict[str, Any]:
         """What peft is given where its config says nothing: its own tables lack some model types."""
         return {"target_modules": self.default_targets(model_type) or None}
+
+    def graft(self) -> dict[str, Any] | None:
+        """What modules of our own are given, as plain data, to do what peft has no method for; None where none do.
+
+        "module" names the file of realize/modules that has them; they are put where the method's targets stand.
+        """
+        return None
 
     def options(self) -> dict[str, Any]:
         """The method's options as plain JSON values."""

@@ -146,7 +146,7 @@ def _half(w: Workload) -> Iterator[Options]:
 
 
 def _packed(w: Workload) -> Iterator[Options]:
-    if w.quant == "none" and w.method.peft_config() is not None:
+    if w.quant == "none" and w.method.adds:
         for quant in ("int8", "nf4"):
             packed = {"quant": quant, "double_quant": quant == "nf4", "load": "device-map"}
             yield {**packed, "kbit_prepare": "none"}
@@ -160,7 +160,7 @@ def _packed_twice(w: Workload) -> Iterator[Options]:
 
 
 def _adapters(w: Workload) -> Iterator[Options]:
-    if w.training and w.method.peft_config() is None:
+    if w.training and not w.method.adds:
         yield {"method": "lora"}
         packed = {"quant": "nf4", "double_quant": True, "load": "device-map", "kbit_prepare": "peft"}
         yield {"method": "qlora", **packed, "checkpointing": True, "use_cache": False}

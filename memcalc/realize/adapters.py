@@ -13,6 +13,7 @@ from torch import nn
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.realize import versions
 from memcalc.realize.freezing import freeze
+from memcalc.realize.grafting import graft
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -21,13 +22,14 @@ _MADE_ON_THE_DEVICE = ("TINYLORA", "SHADOW")  # else they leave new parameters o
 
 
 def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
-    """The method's adapters around a loaded base model; the base itself where the method adds none.
+    """peft's adapters around a loaded base model; the base itself where peft has no part in the method.
 
     Raises InvalidWorkload where the method or peft refuses.
     """
     plain = workload.method.peft_config()
     if plain is None:
         freeze(model, workload.method)
+        graft(model, workload)
         return model
     defaults = workload.method.peft_defaults(model.config.model_type)
     plain |= {name: value for name, value in defaults.items() if not plain.get(name)}

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memcalc.realize.adapters import uses_peft
+from memcalc.realize.modules.around import added
 
 
 def counted(model: Any) -> tuple[int, int]:
@@ -27,6 +28,8 @@ def counted(model: Any) -> tuple[int, int]:
 def checkpoint_bytes(model: Any) -> int:
     """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model.
 
+    Of a model with modules of our own: those, and what else trains.
+
     What several adapters share peft writes under each name. Source: peft 0.21, peft_model.py, save_pretrained.
     """
     stored = dict(model.named_parameters(remove_duplicate=False))
@@ -40,8 +43,11 @@ def checkpoint_bytes(model: Any) -> int:
         with _StayingOnMeta():
             stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
         return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+    own = {id(parameter) for parameter in added(model)}
     seen: dict[int, int] = {}
     for tensor in stored.values():
+        if own and not (id(tensor) in own or tensor.requires_grad):
+            continue
         storage = tensor.untyped_storage()
         seen[storage._cdata] = tensor.numel() * tensor.element_size()
     return sum(seen.values())

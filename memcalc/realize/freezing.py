@@ -1,4 +1,4 @@
-"""Methods that add nothing: some of the base model's own parameters train, the others are frozen."""
+"""Methods that peft has no part in: some of the base model's own parameters train, the others are frozen."""
 
 from typing import Any
 
@@ -8,15 +8,14 @@ from memcalc.methods.base import Anatomy, Method
 
 
 def freeze(model: Any, method: Method) -> None:
-    """Freeze all parameters but those that the method trains."""
-    anatomy = _anatomy(model)
+    """Freeze all parameters but those that the method trains; k-bit preparation has frozen those too."""
+    anatomy = anatomy_of(model)
     trained = method.trained(anatomy, method.targets(anatomy))
     for name, parameter in model.named_parameters():
-        if name not in trained:
-            parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(name in trained and parameter.is_floating_point())
 
 
-def _anatomy(model: Any) -> Anatomy:
+def anatomy_of(model: Any) -> Anatomy:
     """The real model as a method sees it: its layers are the outermost list of as many modules as its config says."""
     from transformers.pytorch_utils import Conv1D
 

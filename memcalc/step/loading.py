@@ -245,6 +245,8 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
         base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
         dtype = w.dtype if base is None else base.dtype
         del base
+        if w.autocast_adapter_dtype and w.method.peft_config() is None:  # our own modules are made as they stay
+            dtype = "fp32"
         frozen, raised = w.kbit_prepare != "none", w.autocast_adapter_dtype
         for part in w.method.making(m, module, frozen=frozen, raised=raised):
             for name in [f"{module}.{part}"] if part else list(waiting):

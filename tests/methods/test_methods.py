@@ -43,6 +43,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all biases": {"bias": "all"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "houlsby": {
+        "norms too": {"train_norms": True},
+        "as the base": {"bottleneck": 3, "target": "all-linear", "autocast_adapter_dtype": False},
+    },
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
@@ -176,6 +180,8 @@ def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
     else:
         state = dict(model.named_parameters())
+        if w.method.graft() is not None:  # what is ours, and what else trains
+            state = {name: x for name, x in state.items() if x.requires_grad}
     raised = w.kbit_prepare != "none"  # biases and norms have been raised to fp32 before peft saw them
     assert estimated(w).checkpoint_bytes == sum(
         x.numel() * (4 if raised and ("lora" not in name) else x.element_size()) for name, x in state.items()
@@ -232,6 +238,8 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.default_targets("llama") == ()
     assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
     assert base.peft_config() is None
+    assert base.graft() is None
+    assert not base.adds
 
 
 @pytest.mark.parametrize(("text", "name"), [("LoRA", "lora"), (" QLORA ", "qlora"), ("full", "full")])

@@ -1,0 +1,33 @@
+"""Modules of our own in a base model, of methods that peft does not have."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from memcalc.realize.freezing import anatomy_of
+from memcalc.realize.model import DTYPES
+from memcalc.realize.modules.around import added
+from memcalc.workload import Workload
+
+
+def graft(model: Any, workload: Workload) -> None:
+    """Put the modules of a method that has some of ours where they belong; they train where the workload does."""
+    plain = workload.method.graft()
+    if plain is None:
+        return
+
+    def like(module: Any) -> dict[str, Any]:
+        """A neighbour's device; fp32 where adapters are kept in it, else the dtype in which the module computes."""
+        weight = module.weight
+        dtype = weight.dtype if weight.is_floating_point() else DTYPES[workload.dtype]
+        return {"device": weight.device, "dtype": torch.float32 if workload.autocast_adapter_dtype else dtype}
+
+    anatomy = anatomy_of(model)
+    targets = workload.method.targets(anatomy)
+    file = import_module(f"memcalc.realize.modules.{plain['module']}")
+    options = {name: value for name, value in plain.items() if name != "module"}
+    file.put(model, [name for name in anatomy.linears if name in targets], like, **options)
+    for parameter in added(model):
+        parameter.requires_grad_(workload.training)
+    model.train(workload.training)
