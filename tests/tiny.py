@@ -49,7 +49,10 @@ TINY: Final[dict[str, dict[str, Any]]] = {
     "glm4": {**_DECODER, "model_type": "glm4", "head_dim": 24, "pad_token_id": 0},
 }  # fmt: skip
 
-_NARROW: Final[dict[str, dict[str, Any]]] = {"vblora": {"vector_length": 16, "num_vectors": 20}}
+_NARROW: Final[dict[str, dict[str, Any]]] = {
+    "vblora": {"vector_length": 16, "num_vectors": 20},
+    "adapter_drop": {"drop_layers": 1},
+}
 
 _SMALL: Final[dict[str, int]] = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "vocab_size": 211,
@@ -70,7 +73,7 @@ def config(model_type: str) -> dict[str, Any]:
 
 
 def tiny(model_type: str = "llama", method: str = "lora", /, *, config_changes: Any = None, **options: Any) -> Workload:
-    """A workload of 2 x 24 tokens on three layers. A method that needs it is told of the small width."""
+    """A workload of 2 x 24 tokens on three layers. A method that needs it is told how small they are."""
     changed = {**config(model_type), **(config_changes or {})}
     model = Model(f"tiny-{model_type}", changed, "tests/tiny.py")
     return Workload.of(model, method, **{"batch": 2, "seq_len": 24, **_NARROW.get(method, {}), **options})

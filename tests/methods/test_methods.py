@@ -47,6 +47,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "norms too": {"train_norms": True},
         "as the base": {"bottleneck": 3, "target": "all-linear", "autocast_adapter_dtype": False},
     },
+    "pfeiffer": {"a layer dropped": {"drop_layers": 1, "reduction_factor": 3}},
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
