@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from memcalc import families, repeating
 from memcalc.allocator import cpu_replay, live_levels
@@ -21,12 +21,12 @@ from memcalc.kernels import cublas_workspace
 from memcalc.optimizers import OPTIMIZERS, about_managed_memory
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
-from memcalc.step.declaring import Architecture, declare
+from memcalc.step.declaring import Architecture, declare, trained_in
 from memcalc.step.loading import FOUR_BIT, Loaded, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
-from memcalc.tape.tape import tape
+from memcalc.tape.tape import Work, tape
 from memcalc.timeline import Timeline
 from memcalc.workload import Workload
 
@@ -93,12 +93,41 @@ def peak_live(w: Workload) -> int:
         return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
 
 
+class Arithmetic(NamedTuple):
+    """Multiply-adds of the matrix products of one step; what checkpointing computes again is backward's."""
+
+    forward: int
+    backward: int
+
+
+def arithmetic(w: Workload) -> Arithmetic:
+    """What one step's matrix products compute, from three layers where all are alike."""
+    with _without_collector():
+        family, c = family_of(w)
+        few = c.layers > DEPTH and _layers_alike(w, c)
+        work: Work = {}
+        write(w, family, replace(c, layers=DEPTH) if few else c, depth=c.layers if few else 0, prepared=True, work=work)
+    middle, times = f"{family.LAYERS}.1.", c.layers - (DEPTH - 1)
+    total = {False: 0, True: 0}
+    for (in_backward, module), size in work.items():
+        total[in_backward] += size * times if few and f"{module}.".startswith(middle) else size
+    return Arithmetic(total[False], total[True])
+
+
+def trainable(w: Workload) -> int:
+    """`trainable_params` alone: what the model consists of is declared, nothing is loaded or run."""
+    family, c = family_of(w)
+    with _one_at_a_time:
+        return trained_in(declare(family, c, w.method, _attention(w, c, family)))
+
+
 def write(
-    w: Workload, family: Family, c: Config, *, depth: int = 0, prepared: bool = False
+    w: Workload, family: Family, c: Config, *, depth: int = 0, prepared: bool = False, work: Work | None = None
 ) -> tuple[Timeline, Builder, Loaded]:
     """The workload's loading and steps on a timeline.
 
-    `depth` is the real model's, where `c` has fewer layers; `prepared`: the measured step alone, on what another left.
+    `depth` is the real model's, where `c` has fewer layers; `prepared`: the measured step alone, on what another left;
+    `work`: where the matrix products of all steps are counted.
     """
     attention = _attention(w, c, family)
     timeline = Timeline()
@@ -108,6 +137,7 @@ def write(
         m = _builder(w, c, attention, architecture)
         loaded = load(m, architecture, family, w, depth)
         loop = Training(m, family, c, w, loaded) if w.training else Inference(m, family, c, w)
+        tape.work = work
         try:
             loop.run(prepared=prepared)
             timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording

@@ -121,11 +121,11 @@ def _scaled(a: Tensor, scales: Tensor, gains: Tensor) -> Tensor:
         held = [saved.get() for saved in kept]
         product = new(out_shape, g.dtype, "mul")
         by_scale = new((count, rank), g.dtype, "bmm")
-        gemm()
+        gemm(rank * count * width)
         del product
         product = new(out_shape, g.dtype, "mul")
         by_gain = new((count, width), g.dtype, "bmm")
-        gemm()
+        gemm(rank * count * width)
         del product, held
         return [None, swap(by_scale, 0, 1), by_gain]
 

@@ -1,6 +1,7 @@
 """What a model consists of: its forward is run once over shapes alone, and every parameter it asks for is noted."""
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import NamedTuple, TypeVar
 
 from memcalc.families import Family
@@ -43,6 +44,12 @@ def parameter_order(model: Architecture) -> list[str]:
         if last:
             order += following.pop(module, ())
     return order + [name for names in following.values() for name in names]  # of a head without a weight of its own
+
+
+def trained_in(model: Architecture) -> int:
+    """How many parameters train: those that the method adds or copies, and the base's own that it names."""
+    added = sum(prod(adapter.shape) for adapter in model.adapters.values() if adapter.kind != "buffer")
+    return added + sum(prod(model.base[name].shape) for name in model.trained)
 
 
 _Asked = tuple[Family, Config, Method, attending.Attention]

@@ -59,7 +59,7 @@ class Training:
         self.states.prepare()
         tape.scope = ""
         for thread in (False, True):
-            gemm(thread)
+            gemm(thread=thread)
         if self.scaler is not None:
             self.scaler.prepare()
         if self.trainer is not None:

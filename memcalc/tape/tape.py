@@ -30,6 +30,7 @@ class Tape:
         "number",
         "scope",
         "timeline",
+        "work",
         "workspace_bytes",
     )
 
@@ -39,6 +40,7 @@ class Tape:
     def start(self, timeline: Timeline, workspace_bytes: int, device: str = "cuda") -> None:
         """Record into `timeline` from now on; cuBLAS workspaces take `workspace_bytes` each (0: none)."""
         self.timeline = timeline
+        self.work: Work | None = None  # where matrix products are counted, if at all
         self.device = device  # cuda or cpu: few kernels allocate otherwise on the other
         self.scope = ""  # module path of the call under way
         self.category = "activations"  # of blocks that say nothing else
@@ -49,6 +51,9 @@ class Tape:
         self.autocast: AutocastCache | None = None
         self.workspace_bytes = workspace_bytes
         self.gemm_workspaces: dict[bool, Storage] = {}  # by thread: forward's (False), autograd's (True)
+
+
+Work = dict[tuple[bool, str], int]  # multiply-adds of matrix products, in backward or not, by module
 
 
 class SavedFrame(Protocol):
@@ -272,13 +277,21 @@ def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
     return [Storage(nbytes, op, "workspace") for nbytes in sizes] if on_cuda() else []
 
 
-def gemm(thread: bool | None = None) -> None:
-    """Note that a cuBLAS call happens: a thread's first one allocates its workspace.
+def products(multiply_adds: int) -> None:
+    """Note the multiply-adds of matrix products that a kernel computes."""
+    if tape.work is not None:
+        where = tape.in_backward, tape.scope
+        tape.work[where] = tape.work.get(where, 0) + multiply_adds
+
+
+def gemm(multiply_adds: int = 0, *, thread: bool | None = None) -> None:
+    """Note that a cuBLAS call happens, of so many multiply-adds: a thread's first one allocates its workspace.
 
     The threads are the forward's (False) and autograd's (True); by default the one under way.
 
     Source: PyTorch 2.13, aten/src/ATen/cuda/CublasHandlePool.cpp: one per (handle, stream), a handle per thread.
     """
+    products(multiply_adds)
     thread = tape.in_backward if thread is None else thread
     if on_cuda() and thread not in tape.gemm_workspaces:
         scope, tape.scope = tape.scope, ""

@@ -6,13 +6,19 @@ what happens around the kernels: aten/src/ATen/native/transformers/attention.cpp
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Protocol
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
 from memcalc.tape.layouts import Shape, is_contiguous
 from memcalc.tape.ops.views import narrow, pad_last
-from memcalc.tape.tape import Array, Saved, Storage, Tensor, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Saved, Storage, Tensor, like, new, products, record, save, scratch, wants
+
+# Matrix products of a kernel, each of (s, d) and (d, keys) or the like. Half of their numbers are masked: how many of
+# these a kernel passes over is its own affair. PyTorch 2.13, torch/utils/flop_counter.py, sdpa_flop_count,
+# sdpa_backward_flop_count
+FORWARD, BACKWARD = 2, 5
 
 
 class Chooser(Protocol):
@@ -171,9 +177,13 @@ def flash_library(run: Chooser, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     )
     scratch(parts.after, "flash_attn")
     kept = [save(x) for x in (*padded, out, lse, seed)] if any(wants(x) for x in inputs) else []
+    size = b * heads * s * k_len * width
     del padded, lse, seed
 
+    products(FORWARD * size)
+
     def backward(g: Array) -> list[Array]:
+        products(BACKWARD * size)
         held = [saved.get() for saved in kept]
         grad = widened(g)
         blocks = kernels.flash_library_backward_scratch(
@@ -242,7 +252,11 @@ def _record(
     op: str,
     laid_out: Callable[[Array, str], Array],
 ) -> Tensor:
+    size = prod(inputs[0].shape) * inputs[1].shape[2]
+    products(FORWARD * size)
+
     def backward(g: Array) -> list[Array]:
+        products(BACKWARD * size)
         held = [saved.get() for saved in kept]
         blocks = inner(g)
         before = scratch(blocks.before, op)

@@ -37,13 +37,14 @@ def conv1d(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     kept_w = save(w_low.data) if wants(flat_low) else None
     kept_x = save(flat_low.data) if wants(w_low) else None
     out = new((flat.shape[0], w.shape[1]), flat_low.dtype, "addmm")
-    gemm()
+    size = flat.shape[0] * prod(w.shape)
+    gemm(size)
     shape, weight_shape = flat.shape, w.shape
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
-        gx = _product(shape, g.dtype) if kept_w else None
-        gw = _product(weight_shape, g.dtype) if kept_x else None
+        gx = _product(shape, g.dtype, size) if kept_w else None
+        gw = _product(weight_shape, g.dtype, size) if kept_x else None
         del held
         return [g, gx, gw]
 
@@ -82,13 +83,14 @@ def _mm(x: Tensor, w: Tensor) -> Tensor:
     kept_w = save(w.data) if wants(x) else None
     kept_x = save(flat) if wants(w) else None
     out = new((rows, d_out), x.dtype, "mm")
-    gemm()
+    size = rows * d_in * d_out
+    gemm(size)
     shape, weight_shape = x.shape, w.shape
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
-        gw = _product(weight_shape, g.dtype).view(weight_shape, (d_in, 1)) if kept_x else None
-        gx = _product((rows, d_in), g.dtype) if kept_w else None
+        gw = _product(weight_shape, g.dtype, size).view(weight_shape, (d_in, 1)) if kept_x else None
+        gx = _product((rows, d_in), g.dtype, size) if kept_w else None
         del held
         return [reshape_array(gx, shape) if gx and flattened else gx, gw]
 
@@ -101,13 +103,14 @@ def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     kept_x = save(x.data) if wants(w) else None
     kept_w = save(w.data) if wants(x) else None
     out = new((x.shape[0], w.shape[0]), x.dtype, "addmm")
-    gemm()
+    size = x.shape[0] * prod(w.shape)
+    gemm(size)
     shape, weight_shape = x.shape, w.shape
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
-        gx = _product(shape, g.dtype) if kept_w else None
-        gw = _product(weight_shape, g.dtype).view(weight_shape, (weight_shape[1], 1)) if kept_x else None
+        gx = _product(shape, g.dtype, size) if kept_w else None
+        gw = _product(weight_shape, g.dtype, size).view(weight_shape, (weight_shape[1], 1)) if kept_x else None
         del held
         return [gx, gw, g]
 
@@ -137,25 +140,26 @@ def mm(x: Tensor, y: Tensor) -> Tensor:
     kept_y = save(y_low.data) if wants(x_low) else None
     kept_x = save(x_low.data) if wants(y_low) else None
     out = new((x.shape[0], y.shape[1]), x_low.dtype, "mm")
-    gemm()
+    size = x.shape[0] * prod(y.shape)
+    gemm(size)
     layouts = [(factor.shape, factor.data.strides) for factor in (x_low, y_low)]
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_y, kept_x)
-        gy = _product_like(*layouts[1], g.dtype) if kept_x else None
-        gx = _product_like(*layouts[0], g.dtype) if kept_y else None
+        gy = _product_like(*layouts[1], g.dtype, size) if kept_x else None
+        gx = _product_like(*layouts[0], g.dtype, size) if kept_y else None
         del held
         return [gx, gy]
 
     return record(out, (x_low, y_low), backward)
 
 
-def _product_like(shape: Shape, strides: Shape, dtype: str) -> Array:
+def _product_like(shape: Shape, strides: Shape, dtype: str, multiply_adds: int) -> Array:
     """A gradient by one GEMM, by columns where its factor is."""
     rows, columns = shape
     if strides == (1, rows):
-        return swap(_product((columns, rows), dtype), 0, 1)
-    return _product(shape, dtype)
+        return swap(_product((columns, rows), dtype, multiply_adds), 0, 1)
+    return _product(shape, dtype, multiply_adds)
 
 
 def bmm(x: Tensor, y: Tensor) -> Tensor:
@@ -169,12 +173,13 @@ def bmm(x: Tensor, y: Tensor) -> Tensor:
     n, p, q = x.shape
     r = y.shape[2]
     out = new((n, p, r), x.dtype, "bmm")
-    gemm()
+    size = n * p * q * r
+    gemm(size)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_y, kept_x)
-        gy = _product((n, q, r), g.dtype) if kept_x else None
-        gx = _product((n, p, q), g.dtype) if kept_y else None
+        gy = _product((n, q, r), g.dtype, size) if kept_x else None
+        gx = _product((n, p, q), g.dtype, size) if kept_y else None
         del held
         return [gx, gy]
 
@@ -193,12 +198,13 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
     n, p, q = x.shape
     r = y.shape[2]
     out = new((n, p, r), x.dtype, "baddbmm")
-    gemm()
+    size = n * p * q * r
+    gemm(size)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_y, kept_x)
-        gx = _scaled(_product((n, p, q), g.dtype)) if kept_y else None
-        gy = _scaled(_product((n, q, r), g.dtype)) if kept_x else None
+        gx = _scaled(_product((n, p, q), g.dtype, size)) if kept_y else None
+        gy = _scaled(_product((n, q, r), g.dtype, size)) if kept_x else None
         del held
         return [gx, gy, g]
 
@@ -210,10 +216,10 @@ def _unpacked(*saved: Saved | None) -> list[Array]:
     return [one.get() for one in saved if one is not None]
 
 
-def _product(shape: tuple[int, ...], dtype: str) -> Array:
+def _product(shape: tuple[int, ...], dtype: str, multiply_adds: int) -> Array:
     """A gradient by one GEMM."""
     out = new(shape, dtype, "mm")
-    gemm()
+    gemm(multiply_adds)
     return out
 
 

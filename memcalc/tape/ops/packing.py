@@ -7,9 +7,9 @@ flash-attn 2, bert_padding.py (pad_input), flash_attn_interface.py (FlashAttnVar
 from math import prod
 
 from memcalc import kernels
-from memcalc.tape.ops.attention import Chooser, cut, widened
+from memcalc.tape.ops.attention import BACKWARD, FORWARD, Chooser, cut, widened
 from memcalc.tape.ops.views import indexed, reshape, view
-from memcalc.tape.tape import Array, Tensor, like, new, record, save, scratch, wants
+from memcalc.tape.tape import Array, Tensor, like, new, products, record, save, scratch, wants
 
 
 def flash_over_padding(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array) -> Tensor:
@@ -71,9 +71,13 @@ def _attention(run: Chooser, q: Tensor, k: Tensor, v: Tensor, bounds: Array) -> 
     kv_heads, dtype, width = k.shape[1], q.dtype, wide[0].shape[-1]
     kept = [save(x) for x in (*wide, out, lse, bounds, seed)] if any(wants(x) for x in inputs) else []
     sequences = bounds.shape[0] - 1
+    longest = -(-tokens // sequences)  # all but the last one, which is a token shorter
+    size = heads * width * ((sequences - 1) * longest**2 + (tokens - (sequences - 1) * longest) ** 2)
+    products(FORWARD * size)
     del wide, lse, seed
 
     def backward(g: Array) -> list[Array]:
+        products(BACKWARD * size)
         held = [saved.get() for saved in kept]
         grad = widened(g)
         blocks = kernels.flash_varlen_backward_scratch(

@@ -10,7 +10,7 @@ from math import prod
 from memcalc.formats import BLOCK_4BIT
 from memcalc.kernels import Gpu, gemm_4bit_scratch
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, record, scratch, wants
+from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, products, record, scratch, wants
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -77,6 +77,7 @@ class Packed4Bit:
         out = new((*x.shape[:-1], n), x.dtype, "gemm_4bit")
         if inner.before:
             gemm()
+        products(rows * n * k)
         del held
         shape, dtype, double_quant = x.shape, x.dtype, self.double_quant
         bias, wanted = self.bias, (wants(x), self.bias is not None and wants(self.bias))
@@ -87,7 +88,7 @@ class Packed4Bit:
                 return [None, gb]
             weight = _dequantized(n, k, dtype, double_quant)
             gx = new(shape, dtype, "mm")
-            gemm()
+            gemm(rows * n * k)
             del weight
             return [gx, gb]
 
