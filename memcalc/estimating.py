@@ -55,7 +55,7 @@ def record(w: Workload) -> Recording:
     return Recording(
         timeline=timeline,
         total_params=_total(loaded),
-        trainable_params=sum(prod(x.shape) * loaded.times(name) for name, x in loaded.trained.items()),
+        trainable_params=_trainable(loaded, w),
         checkpoint_bytes=_checkpoint_bytes(loaded, m, w),
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(m.attention.implementation),
         versions=MODELLED_VERSIONS,
@@ -273,6 +273,12 @@ def _total(loaded: Loaded) -> int:
     return sum(prod(one.shape) * loaded.times(name) for name, one in known if one.kind != "buffer")
 
 
+def _trainable(loaded: Loaded, w: Workload) -> int:
+    """What trains in the measured step; where none is run, all that can."""
+    trained = loaded.in_measured_step if w.training else loaded.trained
+    return sum(prod(x.shape) * loaded.times(name) for name, x in trained.items())
+
+
 def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
     """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
     if not w.method.adds:
@@ -290,10 +296,11 @@ def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
 
 def _managed_bytes(loaded: Loaded, w: Workload) -> int:
     """Bytes of paged optimizer states, which are no blocks of the device's allocator."""
-    states = OPTIMIZERS[w.optimizer].states
+    states, kept = OPTIMIZERS[w.optimizer].states, loaded.with_states(w)
     return sum(
         state.nbytes * loaded.times(name)
         for name, one in loaded.seen_by_optimizer(w).items()
+        if name in kept
         for state in states(one)
         if state.paged
     )

@@ -101,6 +101,11 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload("--history is of training steps: it cannot go with --mode inference")
     if not w.training and w.neftune_alpha is not None:
         raise InvalidWorkload("--neftune-alpha is noise of training steps: it cannot go with --mode inference")
+    if w.training and w.method.drops_states and OPTIMIZERS[w.optimizer].made == "at once":
+        raise InvalidWorkload(
+            f"--method {w.method_name} drops optimizer states of what is frozen again: it cannot go with --optimizer "
+            f"{w.optimizer}, which makes all of them once, when it is made"
+        )
     if w.use_cache and w.checkpointing:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:

@@ -129,6 +129,18 @@ class Method:
         """Which of the base model's own parameters (full names) it trains."""
         return frozenset()
 
+    def turns(self, model: Anatomy) -> tuple[frozenset[str], ...]:
+        """Where not all that it trains does so in every step: which parameters do, step by step of a round.
+
+        An item of --history is a round, and the measured step is one more like the last. Empty: all train always.
+        """
+        return ()
+
+    @property
+    def drops_states(self) -> bool:
+        """Whether the optimizer forgets its states of what does not train in the next turn."""
+        return False
+
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""
         return w.linear(x)

@@ -15,6 +15,7 @@ from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
 from memcalc.realize.trainer import Trainer
+from memcalc.realize.turns import Turns
 from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
 
@@ -26,6 +27,7 @@ class Training:
         self.model = model
         self.workload, self.device, self.watch = workload, device, watch
         self.optimizer = make_optimizer(model, workload)
+        self.turns = Turns(model, workload.method, self.optimizer)
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
@@ -43,8 +45,11 @@ class Training:
             if item == "empty":
                 self.watch.empty_cache()
             else:
-                self.step(self.workload.seq_len if item == "same" else int(item))
+                for turn in self.turns.round:
+                    self.turns.take(turn)
+                    self.step(self.workload.seq_len if item == "same" else int(item))
         self.watch.measured()
+        self.turns.take(self.turns.round[-1])
         self.step(self.workload.seq_len)
 
     def batch(self, seq_len: int) -> Batch:

@@ -31,6 +31,17 @@ class Loaded(NamedTuple):
     last_layer: str  # the path of the last one, with its dot: it stands for the layers that are not here too
     unwritten: int
 
+    @property
+    def in_measured_step(self) -> dict[str, Tensor]:
+        """Those of the trained parameters that train in the measured step."""
+        turns = self.model.turns
+        return {name: x for name, x in self.trained.items() if not turns or name in turns[-1]}
+
+    def with_states(self, w: Workload) -> dict[str, Tensor]:
+        """Those for which the optimizer keeps states in the end: a round gives all of them some."""
+        rounds = any(item != "empty" for item in w.history)
+        return self.trained if rounds and not w.method.drops_states else self.in_measured_step
+
     def times(self, name: str) -> int:
         """How many tensors of the whole model this one stands for."""
         return 1 + self.unwritten if self.unwritten and name.startswith(self.last_layer) else 1
@@ -92,7 +103,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
         _cast_back(m, model, family)
     tape.category = "activations"
     trained = _mark_trained(m, model, w, reassigned)
-    _link(m, model)
+    link(m, model)
     timeline.phase_end()
     return Loaded(trained, model, f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count))
 
@@ -280,7 +291,7 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
     return trained
 
 
-def _link(m: Builder, model: Architecture) -> None:
+def link(m: Builder, model: Architecture) -> None:
     """Linear layers find their weight and bias, or those of their copy, by the module's name."""
     for name, declared in model.base.items():
         made = LINEAR.get(declared.kind)
@@ -289,10 +300,10 @@ def _link(m: Builder, model: Architecture) -> None:
         module = name.removesuffix(".weight")
         bias = m.parameters.get(f"{module}.bias")
         packed = m.weights.get(module)
-        if packed is None:
-            m.weights[module] = made(m.parameters[name], bias)
-        elif isinstance(packed, Packed4Bit):
+        if isinstance(packed, Packed4Bit):
             packed.bias = bias
+        else:
+            m.weights[module] = made(m.parameters[name], bias)
     for name, adapter in model.adapters.items():
         made = LINEAR.get(adapter.kind or "")
         if made is not None and adapter.of:

@@ -14,6 +14,7 @@ from memcalc.step.declaring import run_model
 from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import Habits, States
 from memcalc.step.scaler import Scaler
+from memcalc.step.turns import Turns
 from memcalc.tape.autocast import autocast
 from memcalc.tape.builder import Builder
 from memcalc.tape.engine import backward
@@ -31,6 +32,7 @@ class Training:
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
         self.states = _states(w, loaded)
+        self.turns = Turns(m, loaded, self.states, drops_states=w.method.drops_states)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
         self.trainer = Trainer(self) if w.loop == "trainer" else None
@@ -49,8 +51,11 @@ class Training:
             if item == "empty":
                 tape.timeline.empty_cache()
             else:
-                self.step(self.w.seq_len if item == "same" else int(item))
+                for turn in self.turns.round:
+                    self.turns.take(turn)
+                    self.step(self.w.seq_len if item == "same" else int(item))
         self.marking = True
+        self.turns.take(self.turns.round[-1])
         self.step(self.w.seq_len)
 
     def _run_prepared(self) -> None:

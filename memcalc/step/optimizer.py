@@ -54,6 +54,10 @@ class States:
             self.kept[leaf] = made
         return self.kept[leaf]
 
+    def drop(self, leaf: Leaf) -> None:
+        """A parameter's states are forgotten."""
+        self.kept.pop(leaf, None)
+
     def _count_on_device(self) -> None:
         """The counts of steps are moved from the host.
 

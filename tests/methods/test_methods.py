@@ -12,6 +12,7 @@ from memcalc.comparing import first_difference
 from memcalc.errors import MemcalcError
 from memcalc.methods.base import Anatomy, Method
 from memcalc.options import options_of
+from memcalc.realize.freezing import anatomy_of
 from memcalc.step.declaring import parameter_order
 from memcalc.tape.builder import Builder
 from memcalc.workload import Workload
@@ -53,6 +54,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all layers": {"layers": 3},
         "the head as well": {"layers": 1, "extra": "lm_head,norm,ln_f,word_embeddings"},
     },
+    "lisa": {"a layer at a time": {"lisa_layers": 1}, "dropped states": {"lisa_states": "dropped"}},
     "ln_tuning": {
         "the last norm": {"target": "norm,ln_f"},
         "linear layers": {"target": "all-linear"},
@@ -166,7 +168,10 @@ def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, A
         trainable, total = model.get_nb_trainable_parameters()
     else:
         total = sum(x.numel() for x in model.parameters())
-        trainable = sum(x.numel() for x in model.parameters() if x.requires_grad)
+        turns = w.method.turns(anatomy_of(model))
+        trainable = sum(
+            x.numel() for name, x in model.named_parameters() if x.requires_grad and (not turns or name in turns[-1])
+        )
     assert (recording.trainable_params, recording.total_params) == (trainable, total)
 
 
@@ -233,6 +238,8 @@ def test_the_hooks_do_nothing_by_default() -> None:
     model = Anatomy("llama", ("q_proj.weight",), ("q_proj",), "lm_head", "layers", 1)
     assert base.targets(model) == frozenset()
     assert base.trained(model, frozenset()) == frozenset()
+    assert base.turns(model) == ()
+    assert not base.drops_states
     assert base.layers_alike
     assert base.trains_half(base_raised=False, adapters_raised=True)
     assert base.copy_of("q_proj", frozenset()) == ""
