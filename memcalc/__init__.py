@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from memcalc.footprint import Footprint
+    from memcalc.planning.budget import Budget
+    from memcalc.planning.survey import Survey
     from memcalc.profiling.case import Case
     from memcalc.workload import Workload
 
@@ -24,8 +26,10 @@ __all__ = [
     "TracedStep",
     "Workload",
     "__version__",
+    "budget",
     "estimate",
     "profile",
+    "survey",
     "to_frame",
     "trace",
     "trace_step",
@@ -108,6 +112,37 @@ def profile(
         store.append(footprint)
         store.close()
     return footprint
+
+
+def survey(model: str, *, only: "Iterable[str]" = (), **options: Any) -> "Survey":
+    """How fine-tuning methods compare on a model: what each trains, stores, needs in a step and adds at inference.
+
+    `only`: these methods; else all. `options` are the command line's, each for the methods that have it. A method that
+    cannot be had is in `refused`, with its reason. `.to_frame()` is a DataFrame, `.to_json()` plain values.
+    """
+    from memcalc import methods
+    from memcalc.planning import survey as planning
+
+    return planning.survey(model, only or methods.names(), options)
+
+
+def budget(
+    model: str,
+    params: int | str | None = None,
+    *,
+    percent: float | None = None,
+    only: "Iterable[str]" = (),
+    **options: Any,
+) -> "Budget":
+    """What a budget of trained parameters buys: each method at the largest size within it, and what that needs.
+
+    `params` is a number or a text such as "10M"; `percent` is of the model's own parameters; without either each method
+    is taken as it is given. The rest as in `survey`.
+    """
+    from memcalc import methods
+    from memcalc.planning import budget as planning
+
+    return planning.budget(model, only or methods.names(), options, params, percent)
 
 
 def to_frame(footprints: "Iterable[Footprint]") -> "DataFrame":

@@ -21,7 +21,7 @@ from memcalc.kernels import cublas_workspace
 from memcalc.optimizers import OPTIMIZERS, about_managed_memory
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
-from memcalc.step.declaring import Architecture, declare, trained_in
+from memcalc.step.declaring import Architecture, Bare, declare, declare_bare
 from memcalc.step.loading import FOUR_BIT, Loaded, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import attending
@@ -42,7 +42,7 @@ def estimate(w: Workload, *, top: int = 0) -> Footprint:
     Raises NotModelled for what only trace or profile can do, InvalidWorkload for what cannot be.
     """
     started = time.perf_counter()
-    with _without_collector():
+    with without_collector():
         recording = record(w)
         seconds = time.perf_counter() - started
         return footprint_of(w, recording, "estimate", top=top, seconds=seconds)
@@ -82,7 +82,7 @@ def peak_live(w: Workload) -> int:
     Where a step leaves more behind than the optimizer's states (an output kept until the next forward, gradients
     zeroed in place, another history), the whole run is written.
     """
-    with _without_collector():
+    with without_collector():
         family, c = family_of(w)
         steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
         if c.layers <= DEPTH or not _layers_alike(w, c) or not (steady or not w.training):
@@ -102,7 +102,7 @@ class Arithmetic(NamedTuple):
 
 def arithmetic(w: Workload) -> Arithmetic:
     """What one step's matrix products compute, from three layers where all are alike."""
-    with _without_collector():
+    with without_collector():
         family, c = family_of(w)
         few = c.layers > DEPTH and _layers_alike(w, c)
         work: Work = {}
@@ -114,11 +114,18 @@ def arithmetic(w: Workload) -> Arithmetic:
     return Arithmetic(total[False], total[True])
 
 
-def trainable(w: Workload) -> int:
-    """`trainable_params` alone: what the model consists of is declared, nothing is loaded or run."""
+def architecture_of(w: Workload) -> Architecture:
+    """What the workload's model consists of under its method: declared, nothing is loaded or run."""
     family, c = family_of(w)
     with _one_at_a_time:
-        return trained_in(declare(family, c, w.method, _attention(w, c, family)))
+        return declare(family, c, w.method, _attention(w, c, family))
+
+
+def bare_of(w: Workload) -> Bare:
+    """What the workload's model consists of without its method."""
+    family, c = family_of(w)
+    with _one_at_a_time:
+        return declare_bare(family, c, _attention(w, c, family))
 
 
 def write(
@@ -156,7 +163,7 @@ def family_of(w: Workload) -> tuple[Family, Config]:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """No cycles are made here: reference counts free everything, and the collector would only look at it all."""
     enabled = gc.isenabled()
     gc.disable()

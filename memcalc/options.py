@@ -26,6 +26,7 @@ class Option(NamedTuple):
     names: tuple[str, ...] = ()  # further keyword names in Python and JSON
     least: int = 1  # of a whole number
     pairs: bool = False  # a list of NAME=NUMBER, which Python and JSON may give as a mapping too
+    size: bool = False  # a method's: how many parameters train is set by it
 
     @property
     def name(self) -> str:
@@ -42,10 +43,11 @@ def option(
     aliases: Sequence[str] = (),
     least: int = 1,
     pairs: bool = False,
+    size: bool = False,
 ) -> Any:
     """A dataclass field with `default`, set by `flag` on the command line."""
     names = tuple(alias.lstrip("-").replace("-", "_") for alias in aliases)
-    described = Option(flag, help, tuple(choices), tuple(aliases), names, least, pairs)
+    described = Option(flag, help, tuple(choices), tuple(aliases), names, least, pairs, size)
     return dataclasses.field(default=default, metadata={_KEY: described})
 
 

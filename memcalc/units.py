@@ -9,6 +9,8 @@ _UNITS = {
     "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 2**40,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 }  # fmt: skip
+_COUNT = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*(k|M|B|G|)\s*", re.IGNORECASE)
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 
 def gib(nbytes: int) -> str:
@@ -33,3 +35,17 @@ def count(number: int) -> str:
         if number >= size:
             return f"{number / size:,.2f} {unit}"
     return str(number)
+
+
+def flops(number: int) -> str:
+    """Floating-point operations as people say them: "8.42 TFLOP"."""
+    for size, unit in ((10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:,.2f} {unit}FLOP"
+    return f"{number} FLOP"
+
+
+def parse_count(text: str) -> int | None:
+    """A number of parameters as people say it ("10M", "1.5 B", "250k", "1_000_000"), or None where the text is none."""
+    match = _COUNT.fullmatch(text.replace("_", "").replace(",", ""))
+    return round(float(match[1]) * _THOUSANDS[match[2].lower()]) if match else None

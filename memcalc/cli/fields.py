@@ -1,7 +1,7 @@
 """Options of the command line made from dataclass fields: Workload's, and the chosen method's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import NoneType
 from typing import Any, get_args
 
@@ -14,7 +14,9 @@ from memcalc.options import Option, options_of
 class FieldOption(click.Option):
     """One field as an option. Help shows its own flag; the other names for it are accepted, not shown."""
 
-    def __init__(self, field: "dataclasses.Field[Any]", described: Option, section: str, default: str) -> None:
+    def __init__(
+        self, field: "dataclasses.Field[Any]", described: Option, section: str, default: str, name: str = ""
+    ) -> None:
         self.section = section
         self.shown_flag = f"--[no-]{described.flag.split('/')[0][2:]}" if "/" in described.flag else described.flag
         self.shown_default = default
@@ -26,7 +28,7 @@ class FieldOption(click.Option):
             kinds = _kinds(field.type)
             settings |= {"type": reader(kinds), "metavar": _metavar(described, kinds), "multiple": tuple in kinds}
             settings["shell_complete"] = completer(described.flag, described.choices)
-        super().__init__([*flags, field.name], **settings)
+        super().__init__([*flags, name or field.name], **settings)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         metavar = f" {self.metavar}" if self.metavar else ""
@@ -76,6 +78,24 @@ def fields_of(
             default = (defaults or {}).get(field.name) or _default(field.default)
             options.append(FieldOption(field, declared[field.name], section, default))
     return options
+
+
+def by_any_flag(classes: Iterable[type], taken: Container[str]) -> list[FieldOption]:
+    """A hidden option for each flag that any of the classes has and that is not taken yet, by the name of the flag."""
+    found: dict[str, FieldOption] = {}
+    for cls in classes:
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for field, described in options_of(cls).items():
+            for flag in (described.flag, *described.aliases):
+                plain = flag.split("/")[0]
+                if plain in found or plain in taken:
+                    continue
+                name = field if flag == described.flag else plain.lstrip("-").replace("-", "_")
+                switch = "/" in described.flag and "/" not in flag
+                alone = described._replace(flag=f"{flag}/--no-{flag[2:]}" if switch else flag, aliases=())
+                found[plain] = FieldOption(fields[field], alone, "", "", name)
+                found[plain].hidden = True
+    return list(found.values())
 
 
 def _kinds(annotation: Any) -> frozenset[type]:

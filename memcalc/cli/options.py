@@ -8,7 +8,7 @@ from click.core import ParameterSource
 
 from memcalc import methods
 from memcalc.cli.completing import completer
-from memcalc.cli.fields import fields_of
+from memcalc.cli.fields import by_any_flag, fields_of
 from memcalc.errors import InvalidWorkload, UnknownName, shown
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ of that method.
 
 Exit codes: 0, 1 --check and it does not fit, 2 bad input, 3 not modelled,
 4 the run failed.
+"""
+_OF_METHODS = """
+Options of methods (--rank, --target, --virtual-tokens, …) are taken too: each
+goes to the methods that have it, as it would behind --method NAME.
 """
 _DEFAULTS = {  # fields whose default depends on others
     "kbit_prepare": "peft in training with --quant nf4, fp4 or int8, else none",
@@ -95,11 +99,16 @@ class WorkloadCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and not getattr(param, "hidden", False):
                 sections.setdefault(getattr(param, "section", "Output"), []).append(record)
         for title in ("Model", "Method", *_SECTIONS.values(), "Output"):
-            with formatter.section(f"{title} ({ctx.meta['memcalc.method']})" if title == "Method" else title):
-                formatter.write_dl(sections[title], col_max=26)
+            if title in sections:
+                with formatter.section(self.heading(ctx, title)):
+                    formatter.write_dl(sections[title], col_max=26)
+
+    def heading(self, ctx: click.Context, title: str) -> str:
+        """A section's title; the method's says whose options they are."""
+        return f"{title} ({ctx.meta['memcalc.method']})" if title == "Method" else title
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(_NOTES)
@@ -112,6 +121,47 @@ class WorkloadCommand(click.Command):
             return InvalidWorkload(f"--method {method} has no {shown(flag)}: it belongs to {', '.join(owners)}")
         known = [param.opts[0] for param in self.get_params(ctx)]
         return UnknownName("option", flag, known, f"{ctx.command_path} --help lists them")
+
+
+class MethodsCommand(WorkloadCommand):
+    """A command about many methods on one model. Options of methods are taken too, each for the methods that have it.
+
+    Its callback takes `model` (None where it is not given), `only`, the methods' names, and `options`, all others that
+    were given.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return click.Command.parse_args(self, ctx, args)
+        except click.NoSuchOption as error:
+            known = [flag for param in self.get_params(ctx) for flag in param.opts]
+            raise UnknownName("option", error.option_name, known, f"{ctx.command_path} --help lists them") from None
+
+    def _workload_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if "memcalc.params" not in ctx.meta:
+            from memcalc.workload import Workload
+
+            own = fields_of(Workload, "", _SECTIONS, _DEFAULTS)
+            taken = {flag for option in own for flag in option.opts}
+            foreign = by_any_flag((methods.load(name).METHOD for name in methods.names()), taken)
+            ctx.meta["memcalc.params"] = [_MODEL, _ONLY, _GPU, *foreign, *own]
+        params: list[click.Parameter] = ctx.meta["memcalc.params"]
+        return params
+
+    def invoke(self, ctx: click.Context) -> Any:
+        names = [param.name for param in self._workload_params(ctx) if param.name]
+        values = {name: ctx.params.pop(name) for name in names}
+        source = ctx.get_parameter_source
+        given = {name: value for name, value in values.items() if source(name) is ParameterSource.COMMANDLINE}
+        only = [methods.canonical_name(name) for name in str(given.pop("only", "")).split(",") if name]
+        ctx.params |= {"model": given.pop("model", None), "only": only, "options": given}
+        return click.Command.invoke(self, ctx)
+
+    def heading(self, ctx: click.Context, title: str) -> str:
+        return title
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(_OF_METHODS)
 
 
 def _workload(given: dict[str, Any]) -> "Workload":
@@ -130,19 +180,26 @@ def _names() -> list[click.Parameter]:
     """What a workload names: its model, its method, its GPU."""
     listed = ", ".join(methods.names())
     return [
-        Named("--model", "Model", "NAME|PATH", "a name, a size (7b), a hub id, a folder with config.json, or the file"),
+        _MODEL,
         Named("--method", "Method", "NAME", f"{listed}  [default: lora]"),
         Named("--peft-config", "Method", "PATH", "peft's adapter_config.json, or its folder, in place of --method"),
-        Named("--gpu", "GPU and allocator", "NAME|SIZE", "rtx4090, a100-80gb, 24GiB, …  [default: a100-80gb]"),
+        _GPU,
     ]
 
 
 class Named(click.Option):
     """An option of the workload that is looked up by name, not a field."""
 
-    def __init__(self, flag: str, section: str, metavar: str, help: str) -> None:
+    def __init__(self, flag: str, section: str, metavar: str, help: str, aliases: Sequence[str] = ()) -> None:
         self.section = section
-        super().__init__([flag], metavar=metavar, help=help, shell_complete=completer(flag))
+        super().__init__(
+            [flag, *aliases, flag[2:].replace("-", "_")], metavar=metavar, help=help, shell_complete=completer(flag)
+        )
+
+
+_MODEL = Named("--model", "Model", "NAME|PATH", "a name, a size (7b), a hub id, a folder with config.json, or the file")
+_GPU = Named("--gpu", "GPU and allocator", "NAME|SIZE", "rtx4090, a100-80gb, 24GiB, …  [default: a100-80gb]")
+_ONLY = Named("--only", "Method", "NAME,…", "these methods, in this order; default: all", aliases=("--method",))
 
 
 def _flags(method: type) -> list[str]:

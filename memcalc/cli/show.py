@@ -1,6 +1,7 @@
 """The options of every command that ends in a footprint, and how one is shown."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -65,6 +66,24 @@ def trying_levers() -> Iterator[None]:
 
     with Console(stderr=True).status("trying levers"):
         yield
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal that names what is being done, of so many; silent in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell(what: str) -> None:
+            bar.update(task, description=what, advance=1)
+
+        yield tell
 
 
 def footprint_options(command: Callable[..., None]) -> Callable[..., None]:

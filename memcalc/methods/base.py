@@ -1,11 +1,12 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import gcd
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
-from memcalc.options import option, options_of
+from memcalc.options import LARGEST, option, options_of
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
+
+# Families of methods, as surveys sort them (Lialin et al. 2023, arXiv:2303.15647, section 3); "lean" are those that
+# reach every parameter with less memory.
+Kind = Literal["full", "lean", "selective", "soft prompt", "adapter", "reparameterised"]
 
 # Of LoRA and its kin. peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 _QUERY_VALUE = ("q_proj", "v_proj")
@@ -81,6 +86,8 @@ class Method:
     """A way to fine-tune: which parameters train, what is added, and where it acts in the forward."""
 
     __slots__ = ()
+    kind: ClassVar[Kind] = "selective"
+    merges: ClassVar[bool] = False  # whether peft can fold what it adds into the base's own weights
 
     @property
     def layers_alike(self) -> bool:
@@ -113,6 +120,20 @@ class Method:
     def adds(self) -> bool:
         """Whether it adds adapters, so that the base may be frozen and packed."""
         return self.peft_config() is not None or self.graft() is not None
+
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Values of the option that is its size, from the one with which the fewest parameters train on.
+
+        `targets`: (d_out, d_in) of each linear layer that it adapts. What it refuses may follow behind.
+        """
+        return range(1, LARGEST + 1)
+
+    def rewritten(self, weight: int, added: int) -> int:
+        """How many numbers the model differs in where `added` ones train beside a target's weight of so many.
+
+        What cannot be merged stays beside it.
+        """
+        return added
 
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.
@@ -204,12 +225,17 @@ class OnLinears(Method, ABC):
     """A method that adapts linear layers by name: those of its option `target`, by default LoRA's."""
 
     __slots__ = ()
+    kind: ClassVar[Kind] = "reparameterised"
+    merges: ClassVar[bool] = True
     target: tuple[str, ...]
     bias: str = "none"  # which of the base model's biases train
 
     @property
     def layers_alike(self) -> bool:
         return not names_a_layer(self.target)
+
+    def rewritten(self, weight: int, added: int) -> int:
+        return weight if self.merges else added
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         return match_targets(self.target or self.default_targets(model.model_type), model)
@@ -305,6 +331,12 @@ def copied_modules(flag: str, model: Anatomy, wanted: Callable[[str], bool]) -> 
         known = sorted({name.rpartition(".")[2] for name in model.modules})
         raise InvalidWorkload(f"{flag} matches none of {', '.join(known)}")
     return found
+
+
+def common_divisors(widths: Sequence[int]) -> list[int]:
+    """The sizes above 1 of blocks that divide all the widths, upwards."""
+    common = gcd(*widths)
+    return [size for size in range(2, common + 1) if common % size == 0]
 
 
 def goes_by(module: str, wanted: tuple[str, ...]) -> bool:

@@ -1,9 +1,9 @@
 """BEFT: a bias of its own behind value projections."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import DEFAULT_TARGETS, OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import DEFAULT_TARGETS, Kind, OnLinears, refuse_conv1d, target_option
 from memcalc.tape.ops.elementwise import add, cast
 from memcalc.tape.ops.views import view
 
@@ -22,7 +22,11 @@ class Beft(OnLinears):
     incoming one; what lies above the lowest target keeps what the frozen model needs.
     """
 
+    kind: ClassVar[Kind] = "selective"
     target: tuple[str, ...] = target_option()
+
+    def rewritten(self, weight: int, added: int) -> int:
+        return added
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         """LoRA's but the query, of which peft's table has the models that have values of their own.

@@ -1,10 +1,11 @@
 """BOFT: a frozen weight behind rotations in blocks, and a scale behind it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import permute
@@ -30,7 +31,7 @@ class Boft(OnLinears):
     """
 
     boft_block_size: int = option(
-        0, "--boft-block-size", "size of a block; default: 4 unless a count is given", least=0
+        0, "--boft-block-size", "size of a block; default: 4 unless a count is given", least=0, size=True
     )
     boft_block_num: int = option(0, "--boft-block-num", "number of blocks in place of their size", least=0)
     boft_n_butterfly_factor: int = option(
@@ -50,6 +51,9 @@ class Boft(OnLinears):
     def _size(self) -> int:
         """Of a block, by peft's default; 0 where their count is given."""
         return self.boft_block_size or (0 if self.boft_block_num else 4)
+
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        return common_divisors([d_in for _, d_in in targets])
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/boft/layer.py, Linear.forward."""

@@ -32,7 +32,7 @@ class FourierFT(OnLinears):
     besides, in forward and backward, several matrices d_out x d_in, two of them complex.
     """
 
-    n_frequency: int = option(1000, "--n-frequency", "entries of the spectrum, 1 to d_in * d_out")
+    n_frequency: int = option(1000, "--n-frequency", "entries of the spectrum, 1 to d_in * d_out", size=True)
     scaling: float = option(150.0, "--scaling", "the update is scaled by it")
     target: tuple[str, ...] = target_option()
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "fourier_only"))

@@ -19,7 +19,9 @@ class Freeze(Method):
     below it, where no gradient goes: unless checkpointing makes the embedding's output require one.
     """
 
-    layers: int = option(2, "--layers", "how many of the top layers train", aliases=("--freeze-trainable-layers",))
+    layers: int = option(
+        2, "--layers", "how many of the top layers train", aliases=("--freeze-trainable-layers",), size=True
+    )
     extra: tuple[str, ...] = option(
         (),
         "--extra",

@@ -27,7 +27,7 @@ class Hra(OnLinears):
     reflection, the weight in the adapters' dtype and the product, both d_out x d_in, and the input cast.
     """
 
-    rank: int = option(8, "--rank", "number of reflections", aliases=("--r", "--hra-r"))
+    rank: int = option(8, "--rank", "number of reflections", aliases=("--r", "--hra-r"), size=True)
     target: tuple[str, ...] = target_option()
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "hra_only"))
     apply_gs: bool = option(

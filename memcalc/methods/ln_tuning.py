@@ -1,7 +1,7 @@
 """Norm tuning: copies of the norms alone train."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from memcalc.errors import shown
 from memcalc.methods.base import ALL_LINEAR, Anatomy, Method, copied_modules, goes_by, names_a_layer
@@ -44,6 +44,7 @@ class LnTuning(Method):
     each target's normed input.
     """
 
+    merges: ClassVar[bool] = True
     target: tuple[str, ...] = option(
         (),
         "--target",

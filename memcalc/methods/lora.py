@@ -41,7 +41,7 @@ class Lora(OnLinears):
     """
 
     rank: int = option(
-        8, "--rank", "rank of the update, 1 to min(d_in, d_out)", aliases=("--lora-r", "--lora-rank", "--r")
+        8, "--rank", "rank of the update, 1 to min(d_in, d_out)", aliases=("--lora-r", "--lora-rank", "--r"), size=True
     )
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--lora-alpha",))
     target: tuple[str, ...] = target_option()

@@ -27,7 +27,7 @@ class Miss(OnLinears):
     Keeps for backward: the summed input, rank wide, of each target, and what `mini` repeats.
     """
 
-    rank: int = option(64, "--rank", "width of the summed input, 1 to d_in", aliases=("--r", "--miss-r"))
+    rank: int = option(64, "--rank", "width of the summed input, 1 to d_in", aliases=("--r", "--miss-r"), size=True)
     target: tuple[str, ...] = target_option()
     miss_dropout: float = option(0.0, "--miss-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     init_weights: str = option(

@@ -1,10 +1,11 @@
 """OFT: a frozen weight behind a block-diagonal rotation of its input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import repeat
@@ -35,7 +36,7 @@ class Oft(OnLinears):
 
     r: int = option(0, "--r", "number of blocks in place of their size", aliases=("--rank", "--oft-r"), least=0)
     oft_block_size: int = option(
-        0, "--oft-block-size", f"size of a block; default: {_BLOCK} unless --r is given", least=0
+        0, "--oft-block-size", f"size of a block; default: {_BLOCK} unless --r is given", least=0, size=True
     )
     target: tuple[str, ...] = target_option()
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "oft_only"))
@@ -51,6 +52,9 @@ class Oft(OnLinears):
     def __post_init__(self) -> None:
         if self.r and self.oft_block_size:
             raise InvalidWorkload("--r and --oft-block-size are one choice: their product is a target's width")
+
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        return common_divisors([d_in for _, d_in in targets])
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/oft/layer.py, Linear.forward. Where peft rebinds x, the module call keeps the first."""

@@ -1,6 +1,6 @@
 """OSF: the small singular values of a weight train, its large ones are kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -53,6 +53,7 @@ class Osf(OnLinears):
         "--effective-rank",
         "singular values kept, or up to 1 their share; default: half",
         aliases=("--rank", "--r"),
+        size=True,
     )
     target: tuple[str, ...] = target_option()
 
@@ -68,6 +69,10 @@ class Osf(OnLinears):
         if self.effective_rank is None:
             return least // 2
         return min(least, int(least * self.effective_rank if self.effective_rank <= 1 else self.effective_rank))
+
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Downwards: what is kept does not train. Up to 1 it is a share."""
+        return range(min(map(min, targets)) - 1, 1, -1)
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/osf/layer.py, Linear.forward."""

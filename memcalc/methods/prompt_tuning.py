@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Method
+from memcalc.methods.base import Kind, Method
 from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.loss import embedding
@@ -26,8 +26,9 @@ class PromptTuning(Method):
     that is longer by the virtual tokens. How they are initialized (at random, from text) changes nothing.
     """
 
+    kind: ClassVar[Kind] = "soft prompt"
     virtual_tokens: int = option(
-        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",)
+        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",), size=True
     )
 
     @property

@@ -1,5 +1,6 @@
 """RandLoRA: a full-rank update from random bases that all layers share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, final
@@ -26,7 +27,9 @@ class RandLora(OnLinears):
     Keeps for backward: as LoRA of rank n * rank, whose matrix on the narrow side is made anew in every forward.
     """
 
-    rank: int = option(32, "--rank", "rank of a basis; a lower one means more of them", aliases=("--r", "--randlora-r"))
+    rank: int = option(
+        32, "--rank", "rank of a basis; a lower one means more of them", aliases=("--r", "--randlora-r"), size=True
+    )
     alpha: float = option(640.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--randlora-alpha",))
     target: tuple[str, ...] = target_option()
     randlora_dropout: float = option(
@@ -40,6 +43,11 @@ class RandLora(OnLinears):
 
     def __post_init__(self) -> None:
         check_dropout("--randlora-dropout", self.randlora_dropout)
+
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Downwards, the least rank of each number of bases: a higher one with as many trains more."""
+        sides = {min(shape) for shape in targets}
+        return sorted({ceil(side / count) for side in sides for count in range(1, side + 1)}, reverse=True)
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/randlora/layer.py, Linear.forward; bnb.py, Linear4bit.forward over a packed weight."""

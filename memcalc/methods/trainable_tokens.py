@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import Anatomy, Method, goes_by
@@ -28,6 +28,7 @@ class TrainableTokens(Method):
     makes the gradient of the whole table, and one more of a tied head.
     """
 
+    merges: ClassVar[bool] = True
     token_indices: tuple[str, ...] = option(
         ("0", "1"), "--token-indices", "numbers of the tokens that train; figures depend on how many they are"
     )

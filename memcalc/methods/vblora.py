@@ -34,7 +34,7 @@ class VBLora(OnLinears):
     d_out. Keeps for backward: as LoRA, and of each mixture its vectors, their weights and their places.
     """
 
-    rank: int = option(4, "--rank", "rank of the update", aliases=("--r", "--vblora-r"))
+    rank: int = option(4, "--rank", "rank of the update", aliases=("--r", "--vblora-r"), size=True)
     num_vectors: int = option(256, "--num-vectors", "vectors in the bank")
     vector_length: int = option(256, "--vector-length", "length of a vector; d_in and d_out are multiples of it")
     topk: int = option(2, "--topk", "vectors in a mixture")

@@ -1,6 +1,7 @@
 """What a model consists of: its forward is run once over shapes alone, and every parameter it asks for is noted."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import NamedTuple, TypeVar
 
@@ -53,6 +54,28 @@ def trained_in(model: Architecture) -> int:
     return added + sum(prod(model.base[name].shape) for name in model.trained)
 
 
+def changed_in(model: Architecture, method: Method) -> int:
+    """In how many numbers the model differs from its base once it is tuned and, where that can be, merged."""
+    beside: Counter[str] = Counter()
+    changed = sum(prod(model.base[name].shape) for name in model.trained)
+    for name, adapter in model.adapters.items():
+        if adapter.of:
+            changed += prod(adapter.shape)
+        elif adapter.kind != "buffer":
+            beside[adapter.module(name)] += prod(adapter.shape)
+    for module, added in beside.items():
+        weight = model.base.get(f"{module}.weight")
+        changed += added if weight is None else method.rewritten(prod(weight.shape), added)
+    return changed
+
+
+def linear_shapes(base: Mapping[str, Declared], names: Iterable[str]) -> list[tuple[int, int]]:
+    """(d_out, d_in) of linear layers."""
+    declared = [base[f"{name}.weight"] for name in names]
+    shapes = [one.shape[::-1] if one.kind == "conv1d" else one.shape for one in declared]
+    return [(d_out, d_in) for d_out, d_in in shapes]
+
+
 _Asked = tuple[Family, Config, Method, attending.Attention]
 _latest: list[tuple[_Asked, Architecture]] = []  # a sweep asks for the same model over and over
 
@@ -65,11 +88,17 @@ def declare(family: Family, c: Config, method: Method, attention: attending.Atte
     return _latest[0][1]
 
 
-def _declare(family: Family, c: Config, method: Method, attention: attending.Attention) -> Architecture:
-    """Run one layer's forward on a throw-away timeline, first without the method, then under it.
+class Bare(NamedTuple):
+    """The model without any method."""
 
-    Under a method that does not the same to all layers, all of them are run.
-    """
+    base: dict[str, Declared]
+    anatomy: Anatomy
+    lookup: Lookup
+    sizes: Sizes
+
+
+def declare_bare(family: Family, c: Config, attention: attending.Attention) -> Bare:
+    """Run one layer's forward on a throw-away timeline."""
     sizes = Sizes(c.model_type, c.hidden, c.heads, c.kv_heads, c.head_dim)
     bare = _declare_once(family, c, Builder(Method(), 1, attention, frozenset(), sizes, declaring=True))
     base = dict(_registered(bare.declared, family, c.layers, 1))
@@ -77,11 +106,19 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
     linears = tuple(name.removesuffix(".weight") for name, declared in base.items() if declared.kind in LINEAR)
     embedding = next(name for name, declared in base.items() if declared.kind == "embedding").removesuffix(".weight")
     anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers, embedding)
+    assert bare.lookup is not None, "the family looks no words up"
+    return Bare(base, anatomy, bare.lookup, sizes)
+
+
+def _declare(family: Family, c: Config, method: Method, attention: attending.Attention) -> Architecture:
+    """The model without the method, then one layer's forward under it.
+
+    Under a method that does not the same to all layers, all of them are run.
+    """
+    base, anatomy, lookup, sizes = declare_bare(family, c, attention)
     targets = method.targets(anatomy)
-    common = _common([name for name in linears if name in targets], base)
+    common = _common([name for name in anatomy.linears if name in targets], base)
     run = 1 if method.layers_alike else c.layers
-    lookup = bare.lookup
-    assert lookup is not None, "the family looks no words up"
     wrapped = Builder(
         method,
         run,
@@ -102,8 +139,7 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
 def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
     if not targets:
         return Common()
-    declared = [base[f"{name}.weight"] for name in targets]
-    shapes = [one.shape[::-1] if one.kind == "conv1d" else one.shape for one in declared]
+    shapes = linear_shapes(base, targets)
     return Common(targets[0], max(d_out for d_out, _ in shapes), max(d_in for _, d_in in shapes))
 
 

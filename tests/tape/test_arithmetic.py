@@ -9,8 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from memcalc import methods
-from memcalc.errors import MemcalcError
-from memcalc.estimating import Arithmetic, arithmetic, estimate, trainable
+from memcalc.estimating import Arithmetic, arithmetic
 from memcalc.workload import Workload
 from tests.tiny import tiny
 
@@ -87,14 +86,3 @@ def test_adapters_leave_backward_half_of_its_work_and_frozen_layers_less() -> No
     full, lora, frozen = (arithmetic(tiny("llama", name)).backward for name in ("full", "lora", "freeze"))
     assert full / 2 < lora < 0.6 * full
     assert arithmetic(tiny("llama", "freeze", layers=1)).backward < frozen < full
-
-
-@_METHOD
-@pytest.mark.parametrize("model_type", ["llama", "bloom"])
-def test_counting_what_trains_needs_no_step(model_type: str, method: str) -> None:
-    try:
-        w = tiny(model_type, method, config_changes=_SMALL if model_type == "llama" else None)
-        footprint = estimate(w)
-    except MemcalcError:
-        pytest.skip("estimate does not write it")
-    assert trainable(w) == footprint.trainable_params
