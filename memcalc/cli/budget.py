@@ -55,4 +55,4 @@ def budget(
         return
     from memcalc.reporting.budget import bought
 
-    printed(bought(found))
+    printed(bought(found, on_gpu="gpu" in options))

@@ -61,7 +61,7 @@ def _compare(model: str, names: Sequence[str], options: Mapping[str, Any], as_js
         return
     from memcalc.reporting import survey as reporting
 
-    printed(reporting.compared(compared))
+    printed(reporting.compared(compared, on_gpu="gpu" in options))
 
 
 def _entries() -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from memcalc.errors import InvalidWorkload, MemcalcError, shown
 from memcalc.estimating import architecture_of, bare_of, estimate, without_collector
 from memcalc.options import names_of, number, options_of
 from memcalc.planning.frames import framed
-from memcalc.planning.survey import Tell, checked, workload
+from memcalc.planning.survey import Tell, checked, fits, workload
 from memcalc.step.declaring import linear_shapes, trained_in
 from memcalc.units import parse_count
 from memcalc.workload import Workload
@@ -42,6 +42,7 @@ class Bought:
     checkpoint_bytes: int
     peak_reserved: int | None  # None on the CPU, which reserves nothing
     peak_allocated: int
+    fits: bool | None  # on the workload's GPU; None on the CPU
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def _bought(
         checkpoint_bytes=footprint.checkpoint_bytes,
         peak_reserved=footprint.peak_reserved,
         peak_allocated=footprint.peak_allocated,
+        fits=fits(w, footprint),
     )
 
 

@@ -12,6 +12,7 @@ from memcalc import methods
 from memcalc.catalog.find import Model, find_model
 from memcalc.errors import InvalidWorkload, MemcalcError, UnknownName
 from memcalc.estimating import architecture_of, arithmetic, family_of, record, without_collector
+from memcalc.footprint import Footprint
 from memcalc.methods.full import Full
 from memcalc.options import names_of, options_of
 from memcalc.planning.frames import framed
@@ -49,6 +50,7 @@ class Row:
     peak_reserved: int | None  # None on the CPU, which reserves nothing
     peak_allocated: int
     peak_of_full: float | None
+    fits: bool | None  # on the workload's GPU; None on the CPU
     kept_bytes: int  # of forward, alive when backward begins
     forward_flops: int
     backward_flops: int  # what checkpointing computes again is among them
@@ -184,6 +186,7 @@ def _row(w: Workload, full: Needs | None, inference_params: int, inference_bytes
         peak_reserved=footprint.peak_reserved,
         peak_allocated=footprint.peak_allocated,
         peak_of_full=None if full is None else footprint.held / full.held,
+        fits=fits(w, footprint),
         kept_bytes=_kept(recording.timeline),
         forward_flops=2 * work.forward,
         backward_flops=2 * work.backward,
@@ -194,6 +197,11 @@ def _row(w: Workload, full: Needs | None, inference_params: int, inference_bytes
         inference_bytes=inference_bytes,
         mergeable=w.method.merges if inference_params else None,
     )
+
+
+def fits(w: Workload, footprint: Footprint) -> bool | None:
+    """Whether a run fits on its GPU; None where it has none."""
+    return bool(footprint.fits(str(footprint.workload["gpu"]))) if w.device == "cuda" else None
 
 
 def _added(w: Workload, bases: Bases) -> tuple[int, int]:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from memcalc.planning.budget import Bought, Budget
 
 
-def bought(budget: "Budget") -> Text:
-    """The rows by family, with what each costs; reasons beneath."""
-    blocks = [_heading(budget), _rows(budget), reasons(budget.refused)]
+def bought(budget: "Budget", *, on_gpu: bool = False) -> Text:
+    """The rows by family, with what each costs; reasons beneath. `on_gpu` adds whether it fits there."""
+    blocks = [_heading(budget), _rows(budget, on_gpu), reasons(budget.refused)]
     paragraphs = (Text("\n").join(block) for block in blocks)
     return Text("\n\n").join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -30,7 +30,7 @@ def _heading(budget: "Budget") -> Iterator[Text]:
     yield Text(printable(f"{own} · at most {count(budget.params)} trained ({share})"), style="bold")
 
 
-def _rows(budget: "Budget") -> Iterator[Text]:
+def _rows(budget: "Budget", on_gpu: bool) -> Iterator[Text]:
     if not budget.rows:
         return
 
@@ -39,15 +39,16 @@ def _rows(budget: "Budget") -> Iterator[Text]:
 
     groups = groupby(sorted(budget.rows, key=place), place)
     level = "allocated" if any(row.peak_reserved is None for row in budget.rows) else "reserved"
-    heads = ("size", "trained", "checkpoint", level)
+    heads = ("size", "trained", "checkpoint", level, *["fits"] * on_gpu)
     title = "As given" if budget.params is None else "The largest"
-    yield from table(title, heads, [(KINDS[kind], list(_lines(rows))) for kind, rows in groups])
+    yield from table(title, heads, [(KINDS[kind], list(_lines(rows, on_gpu))) for kind, rows in groups])
 
 
-def _lines(rows: Iterable["Bought"]) -> Iterator[Line]:
+def _lines(rows: Iterable["Bought"], on_gpu: bool) -> Iterator[Line]:
     for row in rows:
         held = row.peak_allocated if row.peak_reserved is None else row.peak_reserved
-        yield Line(row.method, (_size(row), count(row.trainable_params), gib(row.checkpoint_bytes), gib(held)))
+        cells = (_size(row), count(row.trainable_params), gib(row.checkpoint_bytes), gib(held))
+        yield Line(row.method, cells + ("yes" if row.fits else "no",) * on_gpu)
 
 
 def _size(row: "Bought") -> str:

@@ -26,10 +26,13 @@ class Line(NamedTuple):
     cells: Sequence[str]
 
 
-def compared(survey: "Survey") -> Text:
-    """The rows by family: first what is trained, stored and added, then what a step needs; reasons beneath."""
+def compared(survey: "Survey", *, on_gpu: bool = False) -> Text:
+    """The rows by family: first what is trained, stored and added, then what a step needs; reasons beneath.
+
+    `on_gpu` adds whether it fits there.
+    """
     groups = _grouped(survey.rows)
-    blocks = [_heading(survey), _storage(groups), _step(groups, survey), reasons(survey.refused)]
+    blocks = [_heading(survey), _storage(groups), _step(groups, survey, on_gpu), reasons(survey.refused)]
     paragraphs = (Text("\n").join(block) for block in blocks)
     return Text("\n\n").join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -87,22 +90,16 @@ def _storage(groups: Groups) -> Iterator[Text]:
         yield Text("* nothing once it is merged into the base's weights")
 
 
-def _step(groups: Groups, survey: "Survey") -> Iterator[Text]:
+def _step(groups: Groups, survey: "Survey", on_gpu: bool) -> Iterator[Text]:
     def lines(rows: Sequence["Row"]) -> Iterator[Line]:
         for row in rows:
             held = row.peak_allocated if row.peak_reserved is None else row.peak_reserved
-            yield Line(
-                row.method,
-                (
-                    gib(held),
-                    percent(row.peak_of_full),
-                    gib(row.kept_bytes),
-                    percent(row.backward_of_full),
-                    f"{row.layers_reached} of {row.layers}",
-                ),
-            )
+            shares = percent(row.peak_of_full), percent(row.backward_of_full)
+            reached = f"{row.layers_reached} of {row.layers}"
+            cells = (gib(held), shares[0], gib(row.kept_bytes), shares[1], reached)
+            yield Line(row.method, cells + ("yes" if row.fits else "no",) * on_gpu)
 
-    heads = (_level(survey), "of full", "kept", "backward", "reaches")
+    heads = (_level(survey), "of full", "kept", "backward", "reaches", *["fits"] * on_gpu)
     yield from table("A step", heads, [(title, list(lines(rows))) for title, rows in groups])
 
 

@@ -26,6 +26,20 @@ def test_a_budget_buys_the_largest_size(golden: Callable[[str, str], None]) -> N
     assert (result.code, result.err) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("command", "only", "fits"),
+    [
+        (("methods",), "full,ln_tuning", ["no", "yes"]),
+        (("budget", "--params", "2M"), "ln_tuning,prompt_tuning", ["yes", "no"]),
+    ],
+)
+def test_a_gpu_that_is_named_has_a_column(command: tuple[str, ...], only: str, fits: list[str]) -> None:
+    common = ("--model", "smollm2-135m", "--only", only, *SHORT, "--batch", "4")
+    lines = run(*command, *common, "--gpu", "1GiB").out.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith("  ")][-2:] == fits
+    assert "fits" not in run(*command, *common).out
+
+
 def test_the_json_of_a_comparison_has_all_rows_and_reasons() -> None:
     told = json.loads(run("methods", "--model", "smollm2-135m", *SHORT, "--json").out)
     assert told["schema"] == "memcalc.survey/1"
