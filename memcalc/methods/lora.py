@@ -16,7 +16,7 @@ from memcalc.methods.base import (
     names_a_layer,
     target_option,
 )
-from memcalc.methods.of_lora import dora, plus
+from memcalc.methods.of_lora import dora, pissa, plus
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from memcalc.tape.tape import Tensor
     from memcalc.tape.weights import Weight
 
+# peft 0.21.2, tuners/lora/config.py, init_lora_weights
+_OTHER_INITS = ("olora", "loftq", "eva", "corda", "orthogonal", "lora_ga", "mica")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits all layers or none
 
 
@@ -57,6 +59,11 @@ class Lora(OnLinears):
     layers_to_transform: tuple[str, ...] = option(
         (), "--layers-to-transform", "numbers of the layers whose targets are adapted; default: all"
     )
+    init_lora_weights: str = option(
+        "default",
+        "--init-lora-weights",
+        "default or gaussian; pissa, pissa_niter_N: from the weight's largest singular values, which it loses",
+    )
     lr_ratio: float | None = option(
         None,
         "--lr-ratio",
@@ -77,6 +84,16 @@ class Lora(OnLinears):
         _numbers("--rank-pattern", self.rank_pattern, int)
         _numbers("--alpha-pattern", self.alpha_pattern, float)
         check_dropout("--lora-dropout", self.lora_dropout)
+        self._check_init()
+
+    def _check_init(self) -> None:
+        init = self.init_lora_weights
+        if init in _OTHER_INITS:
+            raise NotModelled(f"--init-lora-weights {init} is not written: memcalc trace runs peft's by --peft-config")
+        if init not in ("default", "gaussian") and not pissa.names(init):
+            raise InvalidWorkload(
+                f"--init-lora-weights {shown(init)} is not one of default, gaussian, pissa, pissa_niter_N"
+            )
 
     @property
     def layers_alike(self) -> bool:
@@ -181,7 +198,13 @@ class Lora(OnLinears):
         return add(result, output)
 
     def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
-        return dora.making(m, module) if self.use_dora else iter(("",))
+        """LoraLayer.update_layer: A and B, then what a variant begins with."""
+        if pissa.names(self.init_lora_weights):
+            yield from pissa.making(m, module, self.init_lora_weights)
+        else:
+            yield from (dora.A, dora.B)
+        if self.use_dora:
+            dora.begin(m, module)
 
     def _rate(self, m: "Builder") -> float:
         return self.lora_dropout if m.training else 0.0
@@ -194,6 +217,7 @@ class Lora(OnLinears):
             "lora_dropout": self.lora_dropout,
             "target_modules": self.target_modules,
             "bias": self.bias,
+            "init_lora_weights": True if self.init_lora_weights == "default" else self.init_lora_weights,
             "use_rslora": self.use_rslora,
             "use_dora": self.use_dora,
             "modules_to_save": list(self.modules_to_save) or None,

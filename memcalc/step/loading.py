@@ -98,6 +98,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
     if w.kbit_prepare != "none":
         _raise_to_fp32(m, model)
         timeline.empty_cache()
+    m.declared_adapters = model.adapters
     reassigned = _adapters(m, model, w)
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)

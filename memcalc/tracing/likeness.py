@@ -51,6 +51,8 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
             stack.enter_context(managed_memory())
         if (workload.method.peft_config() or {}).get("peft_type") == "CPT":
             stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
+        if (workload.method.peft_config() or {}).get("peft_type") == "LORA":
+            stack.enter_context(_adapters_from_weights())
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -75,6 +77,44 @@ def _every_row_projected(self: Any) -> Any:
             epsilon = self.get_epsilon().to(device)
             weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
         return weights
+
+
+_FROM_THE_WEIGHT = ("pissa_init", "olora_init", "loftq_init")
+
+
+@contextlib.contextmanager
+def _adapters_from_weights() -> Iterator[None]:
+    """Inside a `with` block LoRA's initializations give adapters made on the host their values from a weight on meta,
+    which set_data takes for another kind of tensor; and peft moves what is on meta nowhere, not into a dtype either.
+
+    Source: peft 0.21, tuners/lora/layer.py, LoraLayer; tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer.
+    """
+    try:
+        from peft.tuners.lora.layer import LoraLayer
+    except ImportError:  # said in one line where the adapters are made
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for name in _FROM_THE_WEIGHT:
+            if hasattr(LoraLayer, name):
+                stack.enter_context(mock.patch.object(LoraLayer, name, _on_meta_first(getattr(LoraLayer, name))))
+        yield
+
+
+def _on_meta_first(initialize: Callable[..., None]) -> Callable[..., None]:
+    def initialized(self: Any, adapter_name: str, *given: Any) -> None:
+        weight = self.get_base_layer().weight
+        adapters = [layers[adapter_name] for layers in (self.lora_A, self.lora_B)]
+        if not weight.is_meta:
+            initialize(self, adapter_name, *given)
+            return
+        for adapter in adapters:
+            adapter.weight = torch.nn.Parameter(torch.empty(0, device="meta"))
+        initialize(self, adapter_name, *given)
+        for adapter in adapters:
+            adapter.to(weight.dtype)
+
+    return initialized
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def test_a_lora_that_peft_saved_is_a_method_of_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"init_lora_weights": "pissa"}, {"target_modules": ".*proj"},
+        {"init_lora_weights": "olora"}, {"target_modules": ".*proj"},
         {"layers_to_transform": [0], "layers_pattern": ["layers"]}, {"rank_pattern": {r"\d{1,2}\..*v_proj": 2}},
     ],
 )  # fmt: skip

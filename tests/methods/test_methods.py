@@ -1,5 +1,6 @@
 """Every file in methods/ against peft on meta: a new file is tested before its author writes a test."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,6 +16,7 @@ from memcalc.options import options_of
 from memcalc.realize.freezing import anatomy_of
 from memcalc.step.declaring import parameter_order
 from memcalc.tape.builder import Builder
+from memcalc.tracing import likeness
 from memcalc.workload import Workload
 from tests.producers import estimated, traced
 from tests.tiny import tiny
@@ -49,6 +51,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "as the base": {"bottleneck": 3, "target": "all-linear", "autocast_adapter_dtype": False},
     },
     "pfeiffer": {"a layer dropped": {"drop_layers": 1, "reduction_factor": 3}},
+    "pissa": {"fast": {"init_lora_weights": "pissa_niter_1", "target": "all-linear", "dtype": "fp32"}},
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
@@ -122,7 +125,8 @@ def _real(w: Workload, device: str = "meta") -> Any:
     from memcalc.realize.adapters import wrap
     from memcalc.realize.model import build
 
-    with warnings.catch_warnings(action="ignore"):  # peft warns of norms and tied heads
+    on_meta = likeness.libraries(None, w) if device == "meta" else contextlib.nullcontext()
+    with on_meta, warnings.catch_warnings(action="ignore"):  # peft warns of norms and tied heads
         return wrap(build(w, device), w, device)
 
 

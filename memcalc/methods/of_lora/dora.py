@@ -3,7 +3,6 @@
 Source: peft 0.21.2, tuners/lora/dora.py, DoraLinearLayer; tuners/lora/variants.py, DoraLinearVariant.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memcalc.tape.ops.elementwise import add, cast, divided, dropout, mul, scale, shift, sub
@@ -56,13 +55,11 @@ def norm_of(weight: Tensor, update: Array) -> Array:
     return cast(vector_norm(adapted_weight, 1), weight.dtype).data
 
 
-def making(m: "Builder", module: str) -> Iterator[str]:
+def begin(m: "Builder", module: str) -> None:
     """DoraLinearVariant.init: A and B are there, and the magnitude is the norm of the weight with them.
 
     A packed layer is copied first. fp16 is raised for the product.
     """
-    yield A
-    yield B
     a, b = m.parameters[f"{module}.{A}"], m.parameters[f"{module}.{B}"]
     exact = [cast(x, "fp32") if x.dtype == "fp16" else x for x in (a, b)]
     packed, held = m.weights.get(module), []
