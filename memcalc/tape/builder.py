@@ -71,6 +71,7 @@ class Builder:
         self.parameters: dict[str, Tensor] = {}
         self.weights: dict[str, Weight] = {}
         self.made_once: dict[str, Array] = {}  # what modules make at their first call and keep
+        self.noted: dict[str, Tensor] = {}  # what one of the method's hooks leaves for another
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
         self.lookup = lookup  # of the word embeddings, once a forward has told
         self.path = ""

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from memcalc import estimating
 from memcalc.errors import InvalidWorkload
+from memcalc.realize.adapters import wrap
+from memcalc.realize.model import build
 from memcalc.recording import Recording
 from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
@@ -53,6 +56,15 @@ def test_the_papers_own_trains_norms_too() -> None:
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "houlsby", config_changes=_TWO_LAYERS, **options))
+
+
+def test_an_adapter_adds_to_its_layers_output_and_does_nearly_nothing_at_first() -> None:
+    w = tiny("gpt2", "houlsby", dtype="fp32")
+    model: Any = wrap(build(w, "cpu"), w, "cpu")
+    layer, x = model.transformer.h[0].attn.c_proj, torch.randn(2, 5, 64)
+    h, adapter = layer.base_layer(x), layer.adapter
+    torch.testing.assert_close(layer(x), h + adapter.up(torch.nn.functional.silu(adapter.down(h))))
+    torch.testing.assert_close(layer(x), h, atol=1e-2, rtol=0)
 
 
 def test_nothing_below_the_first_adapter_is_kept() -> None:

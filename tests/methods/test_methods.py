@@ -52,6 +52,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     },
     "pfeiffer": {"a layer dropped": {"drop_layers": 1, "reduction_factor": 3}},
     "pissa": {"fast": {"init_lora_weights": "pissa_niter_1", "target": "all-linear", "dtype": "fp32"}},
+    "parallel_adapter": {"narrow": {"bottleneck": 3, "scaling": 1.0, "autocast_adapter_dtype": False}},
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
