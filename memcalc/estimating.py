@@ -197,6 +197,7 @@ def _builder(w: Workload, c: Config, attention: attending.Attention, architectur
         training=w.training,
         use_cache=w.use_cache,
         inputs_require_grad=w.checkpointing and embedding not in architecture.trained,
+        loss_in_chunks=w.loss == "chunked-nll",
         noisy_embeddings=w.neftune_alpha is not None,
         common=architecture.common,
     )
@@ -225,7 +226,7 @@ def _refuse(w: Workload) -> None:
             f"estimate does not know the allocator of --device {w.device}: memcalc profile measures on it"
         )
     reasons = {
-        f"--loss {w.loss}": w.loss != "nll",
+        f"--loss {w.loss}": w.loss not in ("nll", "chunked-nll"),
         f"--quant {w.quant}": w.quant not in ("none", *FOUR_BIT),
         "--merged": w.merged,
     }
@@ -239,14 +240,15 @@ def _refuse(w: Workload) -> None:
         )
     if w.device == "cpu" and not written_for_cpu(w):
         raise NotModelled(
-            "--device cpu is written for --dtype fp32 or bf16 with eager attention, without autocast or "
-            "quantization: use --device cuda"
+            "--device cpu is written for --dtype fp32 or bf16 with eager attention and --loss nll, without autocast "
+            "or quantization: use --device cuda"
         )
 
 
 def written_for_cpu(w: Workload) -> bool:
     """Whether a workload on the CPU takes only paths whose blocks are known there."""
-    return w.amp == "none" and w.dtype != "fp16" and w.quant == "none" and w.attention in ("auto", "eager")
+    plain = w.amp == "none" and w.dtype != "fp16" and w.quant == "none" and w.loss == "nll"
+    return plain and w.attention in ("auto", "eager")
 
 
 def _check(w: Workload, c: Config, family: Family) -> None:

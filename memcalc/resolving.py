@@ -31,7 +31,8 @@ def resolve(own: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str
     for name, value in LOOPS[resolved.setdefault("loop", "trainer")].items():
         resolved.setdefault(name, value)
     configured = model_config.get("use_cache", True) is not False
-    cached = configured and resolved["loop"] == "plain" and not resolved["checkpointing"]
+    whole_logits = resolved.setdefault("loss", "nll") != "chunked-nll"
+    cached = configured and resolved["loop"] == "plain" and not resolved["checkpointing"] and whole_logits
     resolved.setdefault("use_cache", cached if training else True)
     resolved["history"] = _history(resolved.get("history", ("same",) if training else ()))
     resolved.setdefault("load", "to" if quant == "none" else "device-map")
@@ -106,6 +107,10 @@ def _check_mode(w: "Workload") -> None:
             f"--method {w.method_name} drops optimizer states of what is frozen again: it cannot go with --optimizer "
             f"{w.optimizer}, which makes all of them once, when it is made"
         )
+    if not w.training and w.loss != "nll":
+        raise InvalidWorkload(f"--loss {w.loss} is of training steps: it cannot go with --mode inference")
+    if w.use_cache and w.training and w.loss == "chunked-nll":
+        raise InvalidWorkload("--use-cache cannot go with --loss chunked-nll: TRL's forward fills no cache")
     if w.use_cache and w.checkpointing:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:

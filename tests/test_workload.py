@@ -35,6 +35,8 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("lora", {"mode": "inference", "history": "same"}, ("--history", "--mode inference")),
     ("lora", {"mode": "inference", "neftune_alpha": 5}, ("--neftune-alpha", "--mode inference")),
     ("lisa", {"lisa_states": "dropped", "optimizer": "adagrad"}, ("--method lisa", "--optimizer adagrad")),
+    ("lora", {"mode": "inference", "loss": "liger"}, ("--loss liger", "--mode inference")),
+    ("lora", {"use_cache": True, "loss": "chunked-nll"}, ("--use-cache", "--loss chunked-nll")),
     ("lora", {"use_cache": True, "checkpointing": True}, ("--use-cache", "--checkpointing")),
     ("qlora", {"use_cache": True}, ("--use-cache", "--checkpointing")),
     ("lora", {"checkpoint_every": 2}, ("--checkpoint-every", "--checkpointing")),

@@ -122,6 +122,11 @@ def _checkpointing(w: Workload) -> Iterator[Options]:
         yield {"checkpointing": True, "use_cache": False}
 
 
+def _chunks(w: Workload) -> Iterator[Options]:
+    if w.training and w.loss == "nll":
+        yield {"loss": "chunked-nll", "use_cache": False}
+
+
 def _micro_batch(w: Workload) -> Iterator[Options]:
     """Halved as often as it divides: the effective batch stays."""
     batch, accumulated = w.batch, w.grad_accum
@@ -188,6 +193,7 @@ LEVERS: tuple[Lever, ...] = (
     Lever("no KV cache", "free", "training never reads it", _cache),
     Lever("the fused optimizer", "free", "the same update, faster", _fused),
     Lever("gradient checkpointing", "time", "each layer's forward runs again in backward", _checkpointing),
+    Lever("the loss in chunks", "time", "TRL's: the head's product runs again in backward", _chunks),
     Lever("a smaller micro-batch", "time", "the same effective batch in more, smaller steps", _micro_batch),
     Lever("lean optimizer states", "precision", "states in 8 bits, or factored", _lean_optimizer),
     Lever("half precision", "precision", "16-bit arithmetic, or weights", _half),

@@ -11,6 +11,7 @@ from torch import nn
 
 from memcalc.realize.adapters import wants_tasks
 from memcalc.realize.batch import Batch, make_batch
+from memcalc.realize.chunked import in_chunks
 from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
@@ -33,6 +34,8 @@ class Training:
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         if workload.neftune_alpha is not None:
             add_noise(model, workload)
+        if workload.loss == "chunked-nll":
+            in_chunks(model)
         self.step = self._plain_step
         if workload.loop == "trainer":
             self.step = Trainer(self).step

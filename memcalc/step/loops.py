@@ -245,9 +245,9 @@ def _in_fp32(output: Output) -> Output:
     """A half-precision output's tensors as fp32 copies; the first output lives until all are made."""
     outer, tape.category = tape.category, "logits_loss"
     loss = None if output.loss is None else cast(output.loss, "fp32")
-    logits = cast(output.logits, "fp32")
+    logits = None if output.logits is None else cast(output.logits, "fp32")
     tape.category = outer
-    return Output(loss, logits, output.cache)
+    return replace(output, loss=loss, logits=logits)
 
 
 def _count_labels(batch: Batch, before: Array | None) -> Array:

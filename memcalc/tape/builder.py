@@ -8,7 +8,9 @@ So a parameter is described in one place: where the forward uses it.
 from collections.abc import Callable, Iterable
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
+from memcalc.errors import InvalidWorkload
 from memcalc.tape import attending, blocks
+from memcalc.tape.chunked import chunked_loss
 from memcalc.tape.declared import Adapter, Common, Declared, Kind, Lookup, Sizes
 from memcalc.tape.layer import Layer
 from memcalc.tape.layouts import Shape
@@ -51,6 +53,7 @@ class Builder:
         use_cache: bool = False,
         inputs_require_grad: bool = False,
         noisy_embeddings: bool = False,
+        loss_in_chunks: bool = False,
         common: Common = Common(),  # noqa: B008 - a tuple, nobody changes it
     ) -> None:
         self.method = method
@@ -66,6 +69,7 @@ class Builder:
         self.use_cache = use_cache
         self.inputs_require_grad = inputs_require_grad  # checkpointing over a frozen embedding
         self.noisy_embeddings = noisy_embeddings  # NEFTune
+        self.loss_in_chunks = loss_in_chunks
         self.declared: dict[str, Declared] = {}
         self.declared_adapters: dict[str, Adapter] = {}
         self.parameters: dict[str, Tensor] = {}
@@ -244,6 +248,8 @@ class Builder:
         """
         if tied_to:
             self.weights[name] = Plain(self._tied(name, tied_to))
+        if self.loss_in_chunks and batch.labels is not None:
+            return self._loss_in_chunks(hidden, name, tied_to, batch, tuple(rescale))
         logits = self.linear(hidden, name, vocab)
         logits.data.settle("logits_loss")
         outer, tape.category = tape.category, "logits_loss"
@@ -252,6 +258,24 @@ class Builder:
         loss = None if batch.labels is None else blocks.causal_lm_loss(logits, batch.labels, batch.items)
         tape.category = outer
         return Output(loss, logits, cache)
+
+    def _loss_in_chunks(
+        self, hidden: Tensor, name: str, tied_to: str, batch: Batch, rescale: attending.Steps
+    ) -> Output:
+        """TRL's loss, which reads the head's weight and never calls the head: the output has no logits."""
+        if self.targets & {name, tied_to.rpartition(".")[0]}:
+            raise InvalidWorkload(
+                "--loss chunked-nll reads the head's weight alone: it cannot go with an adapted head (TRL refuses it)"
+            )
+        assert batch.labels is not None
+        before = batch.labels.shape[1] - batch.ids.shape[1]  # virtual tokens, whose labels are ignored
+        valid = batch.ids.shape[0] * (batch.ids.shape[1] - (before == 0))
+        valid -= batch.mask is not None and valid > 0  # the last token of the last row
+        outer, tape.category = tape.category, "logits_loss"
+        weight = self.weights[name].dense()
+        sums = chunked_loss(hidden, weight, batch.labels, batch.items, valid, rescale)
+        tape.category = outer
+        return Output(sums.loss, None, None, sums)
 
     def _tied(self, name: str, tied_to: str) -> Tensor:
         """The weight that a head shares with the embedding's base; a copy of the head's is a weight of its own."""

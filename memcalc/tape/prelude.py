@@ -75,8 +75,9 @@ class Output:
     """What the model returns: it keeps the logits and the KV cache alive."""
 
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor | None  # None where the loss is computed without all of them
     cache: Cache | None
+    besides: object = None  # what else the output keeps alive
 
 
 def positions(batch: Batch, past: bool = True) -> Array:

@@ -31,15 +31,16 @@ class Place:
     `_numbers` notes the next number wherever the stack changes.
     """
 
-    def __init__(self, *, loss_outside: bool = False) -> None:
+    def __init__(self, *, loss_outside: bool = False, headless: bool = False) -> None:
         self.stage = "load"
         self.loss_outside = loss_outside  # what no module makes in the forward is the loss, whatever the head
+        self.headless = headless  # the head is never called: the loss begins where the decoder returns
         self._override: str | None = None
         self._names: dict[int, str] = {}
         self._stack: list[str] = []
         self._numbers: list[int] = []
         self._owners: list[str] = []
-        self._prefix = self._head = ""
+        self._prefix = self._head = self._decoder = ""
         self._in_logits = False
 
     def know(self, model: nn.Module) -> None:
@@ -53,6 +54,8 @@ class Place:
             self._names[id(parameter)] = self.name_of(name)[0]
         head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         self._head = next((self._names[id(m)] for m in base.modules() if m is head), "")
+        if self.headless:
+            self._decoder = self._names[id(base.base_model)]
 
     def relative(self, path: str) -> str:
         """A path from the outermost wrapper, seen from the base model."""
@@ -107,7 +110,7 @@ class Place:
         if torch.is_grad_enabled():  # a checkpointed layer runs again
             module = self._stack[-1] if self._stack else module
             return self._override or self._activation(op, module), module, f"{op} (recomputed)"
-        if self._in_logits and module and self._within_head(module):
+        if self._in_logits and module and self._ends_the_loss(module):
             self._in_logits = False
         shown = op if "backward" in op else f"{op} (backward)"
         return self._override or self._activation(op, module), module, shown
@@ -128,6 +131,10 @@ class Place:
         loss = self._in_logits or (self.loss_outside and not module)
         return "logits_loss" if loss else "activations"
 
+    def _ends_the_loss(self, module: str) -> bool:
+        """Whether the backward of this module comes behind that of the loss and the logits."""
+        return module.startswith(f"{self._decoder}.") if self.headless else self._within_head(module)
+
     def _within_head(self, module: str) -> bool:
         return bool(self._head) and (module == self._head or module.startswith(self._head + "."))
 
@@ -146,7 +153,9 @@ class Place:
         self._note()
 
     def _returned(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop()
+        name = self._stack.pop()
+        if self.headless and name == self._decoder and not in_backward():
+            self._in_logits = True
         self._note()
 
     def _note(self) -> None:

@@ -52,7 +52,8 @@ def record(
     private_api.check()
     refuse(workload)
     cuda = device == "meta" and workload.device == "cuda"
-    place, chooser = Place(), attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
+    place = Place(headless=workload.loss == "chunked-nll")
+    chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))  # peft corrects some settings, and says so
         if cuda:

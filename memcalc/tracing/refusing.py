@@ -6,7 +6,6 @@ from memcalc.workload import Workload
 
 _PACKED = ("none", "nf4", "fp4", "int8")
 _LOSSES = {
-    "chunked-nll": "TRL's chunked loss is a trainer's own: profile your script, or take --loss nll as an upper bound",
     "liger": "liger's kernels run on a GPU only: use --loss nll as an upper bound",
     "cce": "cut cross-entropy's kernels run on a GPU only: use --loss nll as an upper bound",
 }
@@ -22,7 +21,7 @@ _NEEDING_VALUES = {  # of peft 0.21
 
 def refuse(w: Workload) -> None:
     """Raise NotModelled for a workload that trace cannot run."""
-    if w.loss != "nll":
+    if w.loss in _LOSSES:
         raise NotModelled(f"trace cannot run --loss {w.loss}: {_LOSSES[w.loss]}")
     if w.quant not in _PACKED:
         raise NotModelled(f"trace cannot build --quant {w.quant}: it has bitsandbytes' nf4, fp4 and int8")
@@ -41,6 +40,7 @@ def _refuse_on_cpu(w: Workload) -> None:
         f"--amp {w.amp}": w.amp != "none",
         f"--dtype {w.dtype}": w.dtype == "fp16",
         f"--quant {w.quant}": w.quant != "none",
+        f"--loss {w.loss}": w.loss != "nll",  # sorts
         f"--attention {w.attention}": w.attention not in ("auto", "eager"),
         f"--optimizer {w.optimizer}": w.training and OPTIMIZERS[w.optimizer].package == "bitsandbytes",
     }
@@ -48,5 +48,6 @@ def _refuse_on_cpu(w: Workload) -> None:
         if present:
             raise NotModelled(
                 f"{option} cannot go with --device cpu in trace: "
-                "it follows fp32 or bf16 with eager attention, without autocast, quantization or bitsandbytes"
+                "it follows fp32 or bf16 with eager attention and --loss nll, without autocast, quantization or "
+                "bitsandbytes"
             )

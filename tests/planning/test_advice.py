@@ -40,9 +40,10 @@ def test_several_together_are_all_needed() -> None:
 
 
 def test_cheaper_changes_together_come_before_a_dear_one_alone() -> None:
-    fitting = _needs("lora", checkpointing=True, batch=1)
-    assert fitting < min(_needs("lora", checkpointing=True), _needs("lora", batch=1))
-    w, ways = _advice(fitting, "lora")
+    chunks = {"loss": "chunked-nll"}
+    fitting = _needs("lora", checkpointing=True, batch=1, **chunks)
+    assert fitting < min(_needs("lora", checkpointing=True, **chunks), _needs("lora", batch=1, **chunks))
+    w, ways = _advice(fitting, "lora", **chunks)
     assert {effect.lever.name for effect in ways.together} == {"gradient checkpointing", "a smaller micro-batch"}
     assert {effect.lever.price for effect in ways.singles} <= {"precision", "capacity", "context"}
     assert ways.together[-1].footprint.fits(f"{w.gpu.memory_bytes}B")

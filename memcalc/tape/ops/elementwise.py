@@ -251,6 +251,11 @@ def relu(x: Tensor) -> Tensor:
     return _saving_result(x, "relu", lambda g, result: _combine(result, g, "threshold_backward"))
 
 
+def exp(x: Tensor) -> Tensor:
+    """e^x; in fp32 under autocast. Saves: the result. Backward allocates: one block."""
+    return _saving_result(upper(x), "exp", lambda g, result: _combine(g, result, "mul"))
+
+
 def tanh(x: Tensor) -> Tensor:
     """Saves: the result. Backward allocates: one block."""
     return _saving_result(x, "tanh", lambda g, result: _combine(g, result, "tanh_backward"))

@@ -19,6 +19,16 @@ def total(x: Tensor, dim: int) -> Tensor:
     return record(new((*full[:dim], *full[dim + 1 :]), _exact(x), "sum"), (x,), backward)
 
 
+def total_of_all(x: Tensor) -> Tensor:
+    """The sum of all entries; in fp32 under autocast. Backward: the gradient, expanded."""
+    full = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [g.view(full, (0,) * len(full))]
+
+    return record(new((), _exact(x), "sum"), (x,), backward)
+
+
 def vector_norm(x: Tensor, dim: int) -> Tensor:
     """The 2-norm over a dim, which is dropped; in fp32 under autocast.
 

@@ -106,15 +106,16 @@ def clone(x: Tensor) -> Tensor:
     return record(like(x.data, "clone"), (x,), backward)
 
 
-def narrow(x: Tensor, dim: int, length: int) -> Tensor:
+def narrow(x: Tensor, dim: int, length: int, *, alone: bool = False) -> Tensor:
     """`length` entries of one dim, as slicing gives them; all of them are an alias.
 
+    alone: the slice is the whole index, of the first dim: then it is a slice in any case.
     Allocates: nothing. Backward allocates: a zeroed block of the full shape.
     Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, slice_backward; of the alias:
-    torch/csrc/autograd/python_variable_indexing.cpp, applySlicing.
+    torch/csrc/autograd/python_variable_indexing.cpp, applySlicing; ATen/TensorIndexing.h, get_item.
     """
     full, dtype = x.shape, x.dtype
-    if length == full[dim]:
+    if length == full[dim] and not alone:
         return expand(x, full)  # the same block, and backward the same gradient
     shape = (*full[:dim], length, *full[dim + 1 :])
 

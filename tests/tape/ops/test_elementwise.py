@@ -93,6 +93,8 @@ OPS: Final = {
     "gelu": Op(ops.gelu, F.gelu, _one),
     "gelu, by tanh": Op(ops.gelu, lambda x: F.gelu(x, approximate="tanh"), _one),
     "relu": Op(ops.relu, F.relu, _one),
+    "exp": Op(ops.exp, torch.exp, _one),
+    "exp, autocast": Op(ops.exp, torch.exp, _one, amp="bf16", over=("fp32", "bf16")),
     "tanh": Op(ops.tanh, torch.tanh, _one),
     "mean": Op(ops.mean, lambda x: x.mean(-1, keepdim=True), _one),
     "dropout": Op(lambda x: ops.dropout(x, 0.1), lambda x: F.dropout(x, 0.1), _one),

@@ -3,6 +3,7 @@
 from typing import Final
 
 import pytest
+import torch
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import reductions as ops
@@ -16,6 +17,8 @@ def _one(b: int) -> tuple[Shape, ...]:
 OPS: Final = {
     "total": Op(lambda x: ops.total(x, 1), lambda x: x.sum(1), _one),
     "total, autocast": Op(lambda x: ops.total(x, 2), lambda x: x.sum(-1), _one, amp="bf16", over=("fp32", "bf16")),
+    "total_of_all": Op(ops.total_of_all, torch.sum, _one),
+    "total_of_all, autocast": Op(ops.total_of_all, torch.sum, _one, amp="bf16", over=("fp32", "bf16")),
     "vector_norm": Op(
         lambda x: ops.vector_norm(x, 0), lambda x: x.norm(dim=0), lambda b: ((b + 7, 5),), over=("fp32", "bf16"),
         layouts=("contiguous", "leaf"), gradients=(),

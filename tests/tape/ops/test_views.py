@@ -75,6 +75,9 @@ OPS: Final = {
     "narrow": Op(lambda x: ops.narrow(x, 3, 3), lambda x: x[..., :3], _heads),
     "narrow, a middle dim": Op(lambda x: ops.narrow(x, 1, 2), lambda x: x[:, 1:3], _heads),
     "narrow, all of it": Op(lambda x: ops.narrow(x, 3, 6), lambda x: x[..., :6], _heads),
+    "narrow, all of it by a slice alone": Op(
+        lambda x: ops.narrow(x, 0, x.shape[0], alone=True), lambda x: x[: x.shape[0]], _heads
+    ),
     "every_second": Op(ops.every_second, lambda x: x[..., ::2], _heads),
     "split": Op(
         lambda x: mul(*ops.split(x, (4, 2), 3)[::-1][:1] * 2), lambda x: torch.mul(*x.split((4, 2), -1)[1:] * 2), _heads,  # noqa: E501
