@@ -259,6 +259,8 @@ def _check(w: Workload, c: Config, family: Family) -> None:
         raise InvalidWorkload(
             f"--seq-len {w.seq_len}{virtual} longer than the {c.max_positions} positions that {c.name} has learned"
         )
+    if before and c.rope_type == "dynamic" and c.max_positions is not None and before + w.seq_len > c.max_positions:
+        raise NotModelled(f"{c.name}: estimate does not write dynamic rope past its positions: use trace")
 
     _check_noise(w, family)
 

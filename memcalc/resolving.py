@@ -11,6 +11,7 @@ from memcalc.optimizers import AWAITED, OPTIMIZERS, canonical_optimizer
 from memcalc.options import LARGEST
 
 if TYPE_CHECKING:
+    from memcalc.methods.base import Method
     from memcalc.workload import Workload
 
 LOOPS: Mapping[str, Mapping[str, Any]] = {
@@ -21,13 +22,14 @@ QUANTS = ("none", "nf4", "fp4", "int8", "gptq", "awq")
 _KBIT = ("nf4", "fp4", "int8")
 
 
-def resolve(own: Mapping[str, Any], model_config: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(own: Mapping[str, Any], model_config: Mapping[str, Any], method: "Method") -> dict[str, Any]:
     """`own` options with what they imply and the loop's preset filled in; explicit ones win over both."""
     resolved = dict(own)
     training = resolved.setdefault("mode", "train") == "train"
     quant = resolved.setdefault("quant", "none")
     resolved.setdefault("kbit_prepare", "peft" if training and quant in _KBIT else "none")
-    resolved.setdefault("checkpointing", training and resolved["kbit_prepare"] != "none")
+    prepared = training and resolved["kbit_prepare"] != "none"
+    resolved.setdefault("checkpointing", prepared and method.takes_checkpointing)
     for name, value in LOOPS[resolved.setdefault("loop", "trainer")].items():
         resolved.setdefault(name, value)
     configured = model_config.get("use_cache", True) is not False
@@ -111,6 +113,7 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload(f"--loss {w.loss} is of training steps: it cannot go with --mode inference")
     if w.use_cache and w.training and w.loss == "chunked-nll":
         raise InvalidWorkload("--use-cache cannot go with --loss chunked-nll: TRL's forward fills no cache")
+    check_checkpointing(w)
     if w.use_cache and w.checkpointing:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:
@@ -122,6 +125,15 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload(
             "--amp fp16 cannot go with trained fp16 weights: GradScaler refuses to unscale fp16 gradients; "
             "use --dtype fp32 with it, or --amp none"
+        )
+
+
+def check_checkpointing(w: "Workload") -> None:
+    """Refuse it where the method does not take it."""
+    if w.checkpointing and not w.method.takes_checkpointing:
+        raise InvalidWorkload(
+            f"--checkpointing cannot go with --method {w.method_name}: peft refuses it, since layers that are run "
+            "again would lengthen the cache that holds its keys and values"
         )
 
 

@@ -174,12 +174,13 @@ class Workload:
         own, foreign = _sorted_out(given, cls, method_file.METHOD)
         _imply(own, foreign, method_name, method_file)
         found = model if isinstance(model, Model) else find_model(model)
+        made = method_file.METHOD(**coerced(method_file.METHOD, foreign))
         workload = cls(
             model=found,
             method_name=method_name,
-            method=method_file.METHOD(**coerced(method_file.METHOD, foreign)),
+            method=made,
             gpu=gpu if isinstance(gpu, Gpu) else find_gpu(DEFAULT_GPU if gpu is None else gpu),
-            **resolve(coerced(cls, own), found.config),
+            **resolve(coerced(cls, own), found.config, made),
         )
         check(workload)
         return workload

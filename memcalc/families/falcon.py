@@ -75,7 +75,8 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     """FalconModel: (b, s) -> (b, s, hidden)."""
     embeds = m.embedding(batch, "word_embeddings", c.vocab, c.hidden)
     cache = m.new_cache(batch)
-    alibi, _ones = alibi_of(m, batch, c, embeds.dtype) if has_alibi(c) else (None, None)
+    past = 0 if cache is None else cache.past
+    alibi, _ones = alibi_of(m, batch, past, c, embeds.dtype) if has_alibi(c) else (None, None)
     places = positions(batch)
     mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache, written_out=True)
     if alibi is not None and mask is not None:
@@ -90,11 +91,12 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     return m.layer_norm(hidden, "ln_f"), cache
 
 
-def alibi_of(m: Builder, batch: Batch, c: Config, dtype: str) -> tuple[Array, Array]:
-    """The bias of each head by position, as (b, heads, 1, s), and the mask that it is counted from."""
+def alibi_of(m: Builder, batch: Batch, past: int, c: Config, dtype: str) -> tuple[Array, Array]:
+    """The bias of each head by position, as (b, heads, 1, past + s), and the mask that it is counted from."""
     if m.attention.implementation == "flash_attention_2":
         raise InvalidWorkload(f"--attention flash knows no ALiBi: {c.name} offers sdpa, eager")
     b, s = batch.shape
+    s += past
     mask = new((b, s), "int64", "ones") if batch.mask is None else batch.mask
     *way, slopes = slopes_of(c.heads)
     counted = new((b, s), mask.dtype, "cumsum")
@@ -103,9 +105,9 @@ def alibi_of(m: Builder, batch: Batch, c: Config, dtype: str) -> tuple[Array, Ar
     places = new((b, s), mask.dtype, "mul")
     del before
     low = new((c.heads, 1), "bf16", "to")
-    alibi = new((b, c.heads, 1, s), "bf16", "mul")
+    alibi = new((b, c.heads, 1, s), "fp32" if places.dtype == "fp32" else "bf16", "mul")
     del low
-    if dtype != "bf16":
+    if dtype != alibi.dtype:
         alibi = like(alibi, "to", dtype)
     del way, slopes, places
     return alibi, mask

@@ -48,4 +48,4 @@ def norm(m: Builder, x: Tensor, name: str) -> Tensor:
     return m.rms_norm(x, name, blocks.centred_rms_norm)
 
 
-forward = partial(llama.forward, p=llama.Parts(embed=embed, norm=norm))
+forward = partial(llama.forward, p=llama.Parts(embed=embed, norm=norm, hands_back=False))

@@ -133,6 +133,7 @@ class Parts(NamedTuple):
     mlp: Callable[[Builder, Tensor, Config], Tensor] = mlp
     join: Callable[[Builder, Tensor, Tensor, Config], Tensor] = join
     rescale: Callable[[Config], attending.Steps] = rescale
+    hands_back: bool = True  # a cache that it was given, where it makes none
 
 
 LLAMA = Parts()
@@ -156,4 +157,4 @@ def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache 
     for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=batch.items)):
         window = c.window(index)
         hidden = decoder_layer(hidden, Given(masks[window], places, cache, *turned[window]), c, p)
-    return p.norm(m, hidden, p.last_norm), cache
+    return p.norm(m, hidden, p.last_norm), cache if p.hands_back or m.use_cache else None

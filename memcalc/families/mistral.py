@@ -1,5 +1,7 @@
 """Mistral: Llama with a window over the keys. Source: transformers 5.24.0, models/mistral/modeling_mistral.py."""
 
+from functools import partial
+
 from memcalc.families import llama
 from memcalc.families.config import read_llama_like
 
@@ -7,4 +9,5 @@ MODULES, LAYER_MODULES, LAYERS, HEAD = llama.MODULES, llama.LAYER_MODULES, llama
 ATTENTIONS, LEARNED_POSITIONS = llama.ATTENTIONS, llama.LEARNED_POSITIONS
 
 read = read_llama_like
-forward = llama.forward  # the window is read from the config, and acts in the masks alone
+# the window is read from the config, and acts in the masks alone
+forward = partial(llama.forward, p=llama.Parts(hands_back=False))

@@ -47,4 +47,7 @@ def join(m: Builder, residual: Tensor, x: Tensor, c: Config) -> Tensor:
     return add(residual, dropout(x, c.hidden_dropout if m.training else 0.0))
 
 
-forward = partial(llama.forward, p=llama.Parts(project=project, rotate=rotary.apply_partial_rotary, mlp=mlp, join=join))
+forward = partial(
+    llama.forward,
+    p=llama.Parts(project=project, rotate=rotary.apply_partial_rotary, mlp=mlp, join=join, hands_back=False),
+)

@@ -34,4 +34,4 @@ def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:
     return q, k, v
 
 
-forward = partial(llama.forward, p=llama.Parts(project=project))
+forward = partial(llama.forward, p=llama.Parts(project=project, hands_back=False))

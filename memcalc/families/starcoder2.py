@@ -39,4 +39,4 @@ def mlp(m: Builder, x: Tensor, c: Config) -> Tensor:
     return dropout(hidden, c.hidden_dropout if m.training else 0.0)
 
 
-forward = partial(llama.forward, p=llama.Parts(norm=Builder.layer_norm, mlp=mlp))
+forward = partial(llama.forward, p=llama.Parts(norm=Builder.layer_norm, mlp=mlp, hands_back=False))

@@ -13,6 +13,7 @@ from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method
 from memcalc.options import coerced, names_of, options_of
+from memcalc.resolving import check_checkpointing
 from memcalc.workload import Workload
 
 FILE = "adapter_config.json"
@@ -26,7 +27,7 @@ _INFORMATIVE = frozenset(
         "tokenizer_name_or_path", "tokenizer_kwargs",
     }
 )  # fmt: skip
-_PLAIN_INITS = (True, False, None, "gaussian", "lycoris")  # of adapters' weights: they leave nothing behind
+_PLAIN_INITS = (True, False, None, "gaussian", "lycoris", "zero")  # of adapters' weights: they leave nothing behind
 _LISTED = ("target_modules", "feedforward_modules")  # or in one word, a pattern that fits whole names
 _INITS = ("init_lora_weights", "init_weights", "init_ia3_weights")
 
@@ -87,14 +88,19 @@ def workload(model: Any, config: "str | Mapping[str, Any]", method: str | None =
     name, described = method_of(plain)
     given = None if method is None else method.strip().lower().replace("-", "_")
     base = "lora" if given in (None, name) else methods.canonical_name(str(method))
+    if not described.takes_checkpointing:
+        options = {"checkpointing": False, **options}
     made = Workload.of(model, base, **options)
     if foreign := sorted(names_of(type(made.method)).keys() & {option.replace("-", "_") for option in options}):
         raise InvalidWorkload(f"--{foreign[0].replace('_', '-')} cannot go with --peft-config, which says it all")
     if given not in (None, name) and (made.method.peft_config() or {}).get("peft_type") != plain["peft_type"]:
         raise InvalidWorkload(f"--method {method} cannot go with a --peft-config of type {plain['peft_type']}")
     if given in (None, name):
-        return replace(made, method_name=name, method=described)
-    return replace(made, method_name=base, method=_as_named(base, described))
+        workload = replace(made, method_name=name, method=described)
+    else:
+        workload = replace(made, method_name=base, method=_as_named(base, described))
+    check_checkpointing(workload)
+    return workload
 
 
 def _as_named(name: str, described: Method) -> Method:

@@ -135,6 +135,11 @@ class Method:
         """
         return added
 
+    @property
+    def takes_checkpointing(self) -> bool:
+        """Whether layers may be checkpointed."""
+        return True
+
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.
 

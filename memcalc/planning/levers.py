@@ -118,7 +118,7 @@ def _fused(w: Workload) -> Iterator[Options]:
 
 
 def _checkpointing(w: Workload) -> Iterator[Options]:
-    if w.training and not w.checkpointing:
+    if w.training and not w.checkpointing and w.method.takes_checkpointing:
         yield {"checkpointing": True, "use_cache": False}
 
 
@@ -156,7 +156,8 @@ def _packed(w: Workload) -> Iterator[Options]:
             packed = {"quant": quant, "double_quant": quant == "nf4", "load": "device-map"}
             yield {**packed, "kbit_prepare": "none"}
             if w.training:  # as QLoRA does it: all that is not packed in fp32
-                yield {**packed, "kbit_prepare": "peft", "checkpointing": True, "use_cache": False}
+                again = w.method.takes_checkpointing
+                yield {**packed, "kbit_prepare": "peft", "checkpointing": again, "use_cache": False}
 
 
 def _packed_twice(w: Workload) -> Iterator[Options]:

@@ -99,7 +99,7 @@ class Bare(NamedTuple):
 
 def declare_bare(family: Family, c: Config, attention: attending.Attention) -> Bare:
     """Run one layer's forward on a throw-away timeline."""
-    sizes = Sizes(c.model_type, c.hidden, c.heads, c.kv_heads, c.head_dim)
+    sizes = Sizes(c.model_type, c.hidden, c.heads, c.kv_heads, c.head_dim, c.windows)
     bare = _declare_once(family, c, Builder(Method(), 1, attention, frozenset(), sizes, declaring=True))
     base = dict(_registered(bare.declared, family, c.layers, 1))
     parameters = tuple(name for name, declared in base.items() if declared.kind != "buffer")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from memcalc.errors import InvalidWorkload
 from memcalc.kernels import Gpu, check_dtypes
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops import attention as fused
@@ -219,6 +220,11 @@ def flash_by_position(
 
     Source: as `flash_attention_2`.
     """
+    if not q.dtype == k.dtype == v.dtype:
+        raise InvalidWorkload(
+            f"--attention flash takes keys in the queries' dtype, which is {q.dtype} here, and what is before them is "
+            f"{k.dtype}: take --attention sdpa, or --dtype {q.dtype}"
+        )
     if mask is not None:
         return packing.flash_over_padding(m.attention, q, k, v, mask)
     if q.shape[0] == 1 and places is not None and places.shape[1] > 1:

@@ -146,6 +146,14 @@ class Builder:
             return batch.cache
         return Cache(windows) if self.use_cache and not self.declaring else None
 
+    @property
+    def dtype(self) -> str:
+        """The model's own (model.dtype): that of its first parameter, the word embeddings."""
+        words = self.lookup
+        assert words is not None, "the model has not been declared"
+        first = self.parameters.get(f"{words.path}.{words.name}.weight")
+        return "fp32" if first is None else first.dtype  # no matter while it is declared
+
     # ---- modules ---------------------------------------------------------------------------------
     def linear(
         self,

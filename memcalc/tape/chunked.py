@@ -13,7 +13,7 @@ from memcalc.tape.ops.elementwise import add, cast, divide, divided, exp, mul, n
 from memcalc.tape.ops.linear import linear_by_hand
 from memcalc.tape.ops.loss import log_softmax, nll_loss
 from memcalc.tape.ops.reductions import total, total_of_all
-from memcalc.tape.ops.views import indexed, narrow, reshape
+from memcalc.tape.ops.views import cut, indexed, reshape
 from memcalc.tape.tape import Array, Tensor, new
 
 CHUNK = 256  # tokens
@@ -42,7 +42,7 @@ def chunked_loss(
     """
     b, s, width = hidden_states.shape
     n = b * (s - 1)
-    hidden = reshape(narrow(hidden_states, 1, s - 1), (n, width))
+    hidden = reshape(cut(hidden_states, 1, s - 1), (n, width))
     labels = new((n,), "int64", "clone") if b > 1 else labels.view((n,), (1,))
     _valid = new((n,), "bool", "ne")
     counted = new((), "int64", "sum")
@@ -55,7 +55,7 @@ def chunked_loss(
 
     for start in range(0, max(CHUNK, valid_tokens), CHUNK):
         length = min(CHUNK, max(0, n - start))
-        some, some_labels = narrow(hidden, 0, length, alone=True), labels.view((length,), (1,))
+        some, some_labels = cut(hidden, 0, length), labels.view((length,), (1,))
         sums = checkpoint(partial(_of_chunk, weight=weight, labels=some_labels, rescale=rescale), some)
         loss = add(loss, sums[0])
         correct = add(correct, sums[1])

@@ -57,3 +57,4 @@ class Sizes(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
+    windows: tuple[int, ...] = ()  # keys that a query sees, layer by layer (0: all); empty: all everywhere

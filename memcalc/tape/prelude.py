@@ -6,42 +6,81 @@ eager_mask, flash_attention_mask).
 
 from dataclasses import dataclass, field
 
+from memcalc.errors import InvalidWorkload
 from memcalc.tape.layouts import Shape
-from memcalc.tape.ops.views import cat
+from memcalc.tape.ops.views import cat, cut
 from memcalc.tape.tape import Array, Tensor, new, on_cuda, record
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Cache:
-    """DynamicCache: K and V of each layer, alive as long as the model's output."""
+    """DynamicCache: K and V of each layer, alive as long as the model's output.
 
-    windows: tuple[int, ...] = ()  # keys that each layer keeps (0: all); empty: all everywhere
+    Source: transformers 5.24.0, cache_utils.py, DynamicLayer, DynamicSlidingWindowLayer.
+    """
+
+    windows: tuple[int, ...] = ()  # by layer: how many positions it keeps (0: all); empty: all everywhere
     past: int = 0  # positions that were filled before the forward
     kept: list[object] = field(default_factory=list)  # by layer
-    filled: list[list[Tensor]] = field(default_factory=list)  # by layer: K and V of the past, later the joined ones
+    filled: list[tuple[Array | None, list[Tensor]]] = field(default_factory=list)  # by layer: as `kept`, before
+
+    def keys(self, s: int, window: int) -> int:
+        """How many keys `s` queries meet in a layer of this window."""
+        cut = bool(self.windows) and 0 < window <= self.past
+        return s + (window - 1 if cut else self.past)
 
     def fill(self, k: Tensor, v: Tensor) -> None:
         """One more layer's K and V (b, kv_heads, past, head_dim), copied behind nothing."""
-        self.filled.append([_joined(k), _joined(v)])
+        window = self._window(len(self.filled))
+        size = _size_of(window)
+        joined = _joined(k), _joined(v)
+        self.filled.append((size, [_latest(x, window) for x in joined]))
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V copied behind the past, or behind nothing, and kept; of a window the size is on the device too.
-
-        Source: transformers 5.24.0, cache_utils.py, DynamicLayer.update, DynamicSlidingWindowLayer.update.
-        """
+        """K and V copied behind the past, or behind nothing, and kept; of a window the size is on the device too."""
         layer = len(self.kept)
-        window = self.windows[layer] if self.windows else 0
-        size = new((), "int64", "to") if window and on_cuda() else None  # made on the host
-        joined = self._behind_the_past(layer, k, v) if self.filled else (_joined(k), _joined(v))
+        if self.filled:
+            return self._behind_the_past(layer, k, v)
+        size = _size_of(self._window(layer))
+        joined = _joined(k), _joined(v)
         self.kept.append((size, joined))
         return joined
 
     def _behind_the_past(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The past's keys die as soon as the joined ones are there, then its values."""
-        past = self.filled[layer]
-        past[0] = keys = cat(past[0], k, 2)
-        past[1] = values = cat(past[1], v, 2)
+        """The past's keys die as soon as the joined ones are there, then its values; of a window both at the end."""
+        size, past = self.filled[layer]
+        check_fits(past[0], k)
+        if self._window(layer):
+            keys, values = cat(past[0], k, 2), cat(past[1], v, 2)
+            past[:] = keys, values
+        else:
+            past[0] = keys = cat(past[0], k, 2)
+            past[1] = values = cat(past[1], v, 2)
+        self.kept.append(size)
         return keys, values
+
+    def _window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
+
+
+def _size_of(window: int) -> Array | None:
+    """A window's size is made on the host."""
+    return new((), "int64", "to") if window and on_cuda() else None
+
+
+def _latest(x: Tensor, window: int) -> Tensor:
+    """What a window keeps of its K or V."""
+    return cut(x, 2, min(x.shape[2], window - 1)) if window else x
+
+
+def check_fits(past: Tensor, k: Tensor) -> None:
+    """Raise InvalidWorkload where a prefix has other heads than the keys that it is put before."""
+    (_, past_heads, _, past_dim), (_, heads, _, dim) = past.shape, k.shape
+    if (past_heads, past_dim) != (heads, dim):
+        raise InvalidWorkload(
+            f"peft's prefix has {past_heads} heads of {past_dim} here, and the model's keys {heads} of {dim}: "
+            "they cannot be joined; take another method"
+        )
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -112,10 +151,12 @@ def causal_mask(
     (b, 1, s, keys) that layers share.
     """
     b, s = batch.shape
-    keys = s if cache is None else s + cache.past
-    as_bool = new((b, keys), "bool", "to") if batch.mask is not None else None
+    keys = s if cache is None else cache.keys(s, window)
+    as_bool = new(batch.mask.shape, "bool", "to") if batch.mask is not None else None
     if places is not None and batch.mask is None and cache is None:
         _look_for_packed_sequences(b, s)
+    if as_bool is not None and as_bool.shape[1] > keys:  # the window has let go of the first ones
+        as_bool = _of_the_window(implementation, as_bool, keys)
     if implementation == "flash_attention_2":
         return _flash_mask(as_bool)
     skippable = not written_out and not 0 < window <= keys
@@ -129,6 +170,18 @@ def causal_mask(
     chosen = new((b, 1, s, keys), dtype, "where")
     del kept, masked
     return chosen
+
+
+def _of_the_window(implementation: str, as_bool: Array, keys: int) -> Array:
+    """The mask's last columns, as far as they count; sdpa looks at a copy whether it needs a mask: a window does."""
+    b = as_bool.shape[0]
+    if implementation == "sdpa":
+        counted = new((keys,), "int64", "arange")
+        columns = new((keys,), "int64", "add")
+        del counted
+        copied = new((b, keys), "bool", "index")
+        del columns, copied
+    return as_bool.view((b, keys), as_bool.strides)
 
 
 def _look_for_packed_sequences(b: int, s: int) -> None:

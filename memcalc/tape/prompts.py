@@ -1,4 +1,4 @@
-"""Soft prompts: virtual tokens' embeddings put before those of the words.
+"""Soft prompts: virtual tokens' embeddings put before those of the words, or their keys and values before each layer's.
 
 Source: peft 0.21.2, peft_model.py, PeftModelForCausalLM.forward, PeftModel.get_prompt.
 """
@@ -8,10 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memcalc.errors import InvalidWorkload
+from memcalc.tape.declared import Kind
+from memcalc.tape.layouts import Shape
+from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.ops.views import cat
-from memcalc.tape.prelude import Batch, Output
-from memcalc.tape.tape import Array, Tensor, new
+from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.views import cat, cut, split, unbind, view
+from memcalc.tape.prelude import Batch, Cache, Output
+from memcalc.tape.tape import Array, Storage, Tensor, new, on_cuda, tape
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -47,6 +51,42 @@ def behind_prompts(
     return output
 
 
+def behind_prefix(
+    m: "Builder",
+    batch: Batch,
+    model: Callable[[Batch], Output],
+    tokens: int,
+    encoder: Encoder,
+    heads: int,
+    windows: tuple[int, ...],
+) -> Output:
+    """The model's forward with `tokens` positions in its cache: their keys and values, of so many `heads`, a layer.
+
+    `windows`: as the cache keeps them. Here the encoder answers (b, v, 2 * layers * heads * head_dim).
+    """
+    mask, _ones = longer_mask(batch, tokens)
+    cache = prefix_of(m, batch.ids.shape[0], tokens, encoder, heads, windows)
+    return model(replace(batch, mask=mask, cache=cache))
+
+
+def prefix_of(m: "Builder", b: int, tokens: int, encoder: Encoder, heads: int, windows: tuple[int, ...]) -> Cache:
+    """get_prompt: the encoder's answer in the model's dtype, cut into the layers' keys and values, which are copied.
+
+    What is cut lives until all are copied.
+    """
+    numbers = _numbers(b, tokens)
+    prefix = encoder(numbers)
+    prefix = cast(prefix, m.dtype)
+    prefix = view(prefix, (b, tokens, 2 * m.layer_count, heads, m.sizes.head_dim))
+    parts = split(permute(prefix, (2, 0, 3, 1, 4)), (2,) * m.layer_count, 0)
+    cache = Cache(windows, tokens)
+    places = None if not windows else new((tokens,), "int64", "arange")
+    for part in parts:
+        cache.fill(*unbind(part if windows else cut(part, 0, 2)))
+    del numbers, places
+    return cache
+
+
 def longer_mask(batch: Batch, tokens: int) -> tuple[Array | None, Array | None]:
     """The mask of `tokens` positions more, fp32, and the ones that it begins with."""
     if batch.mask is None:
@@ -58,5 +98,25 @@ def longer_mask(batch: Batch, tokens: int) -> tuple[Array | None, Array | None]:
 
 def prompts_of(b: int, tokens: int, encoder: Encoder) -> Tensor:
     """get_prompt: the encoder's answer for the tokens' numbers, which are brought to the device for each row."""
-    numbers = new((b, tokens), "int64", "to")
-    return encoder(numbers)
+    return encoder(_numbers(b, tokens))
+
+
+def _numbers(b: int, tokens: int) -> Array:
+    """The tokens' numbers, repeated for each row where they are brought to the device; on the host a view of one."""
+    if on_cuda():
+        return new((b, tokens), "int64", "to")
+    return Array(Storage(0, "arange"), (b, tokens), (0, 1), "int64")
+
+
+def made_parameter(m: "Builder", part: str, shape: Shape, kind: Kind) -> Tensor:
+    """A parameter of the encoder under way: made on the host, in fp32, and moved."""
+    return m.adapter(m.path, part, shape, kind, dtype="fp32", late=True)
+
+
+def made_linear(m: "Builder", x: Tensor, name: str, d_out: int) -> Tensor:
+    """A linear layer of the encoder under way: (b, v, d_in) -> (b, v, d_out)."""
+    outer, tape.scope = tape.scope, f"{m.path}.{name}"
+    weight = made_parameter(m, f"{name}.weight", (d_out, x.shape[-1]), "linear")
+    out = linear(x, weight, made_parameter(m, f"{name}.bias", (d_out,), "bias"))
+    tape.scope = outer
+    return out

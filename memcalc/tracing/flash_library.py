@@ -59,6 +59,8 @@ class _Packed(torch.autograd.Function):
 
 
 def _padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    if not q.dtype == k.dtype == v.dtype:
+        raise RuntimeError("query, key and value must have the same dtype")
     return _pad_last(q), _pad_last(k), _pad_last(v), q.shape[-1]
 
 

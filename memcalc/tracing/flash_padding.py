@@ -52,12 +52,13 @@ def index_first_axis(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def unpad_input(x: torch.Tensor, attention_mask: torch.Tensor, unused_mask: torch.Tensor | None = None) -> Any:
-    """(b, s, …) -> the real tokens, where they stood, the sequences' bounds, the longest, all lengths."""
+    """(b, s, …) -> the real tokens, where they stood, the sequences' bounds, the longest, all lengths in use."""
     lengths = attention_mask.sum(dim=-1, dtype=torch.int32)
+    used = attention_mask.sum(dim=-1, dtype=torch.int32)
     indices = torch.nonzero(attention_mask.flatten(), as_tuple=False).flatten()
     longest = lengths.max().item()
     bounds = pad(torch.cumsum(lengths, dim=0, dtype=torch.int32), (1, 0))
-    return index_first_axis(x.reshape(-1, *x.shape[2:]), indices), indices, bounds, longest, lengths
+    return index_first_axis(x.reshape(-1, *x.shape[2:]), indices), indices, bounds, longest, used
 
 
 def pad_input(x: torch.Tensor, indices: torch.Tensor, batch: int, seqlen: int) -> torch.Tensor:

@@ -29,6 +29,8 @@ _DTYPES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: 
 # Options beside the defaults that a method is compared under; a method without a row has the defaults alone.
 VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "prompt_tuning": {"one token": {"virtual_tokens": 1}, "over fp32": {"dtype": "fp32"}},
+    "prefix_tuning": {"a narrow projection": {"encoder_hidden_size": 24}, "over fp32": {"dtype": "fp32"}},
+    "p_tuning_v2": {"one token": {"virtual_tokens": 1}},
     "lora": {
         "all-linear": {"target": "all-linear", "rank": 3},
         "rank-stabilized": {"use_rslora": True},

@@ -106,17 +106,26 @@ def clone(x: Tensor) -> Tensor:
     return record(like(x.data, "clone"), (x,), backward)
 
 
-def narrow(x: Tensor, dim: int, length: int, *, alone: bool = False) -> Tensor:
+def narrow(x: Tensor, dim: int, length: int) -> Tensor:
     """`length` entries of one dim, as slicing gives them; all of them are an alias.
 
-    alone: the slice is the whole index, of the first dim: then it is a slice in any case.
     Allocates: nothing. Backward allocates: a zeroed block of the full shape.
     Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, slice_backward; of the alias:
-    torch/csrc/autograd/python_variable_indexing.cpp, applySlicing; ATen/TensorIndexing.h, get_item.
+    torch/csrc/autograd/python_variable_indexing.cpp, applySlicing.
+    """
+    full = x.shape
+    if length == full[dim]:
+        return expand(x, full)  # the same block, and backward the same gradient
+    return cut(x, dim, length)
+
+
+def cut(x: Tensor, dim: int, length: int) -> Tensor:
+    """As `narrow`, but no alias of all entries: of a slice that stands alone (x[:2]), or counts from the end.
+
+    Source: PyTorch 2.13, torch/csrc/autograd/python_variable_indexing.cpp, THPVariable_getitem
+    (disable_slice_optimization), applySlicing.
     """
     full, dtype = x.shape, x.dtype
-    if length == full[dim] and not alone:
-        return expand(x, full)  # the same block, and backward the same gradient
     shape = (*full[:dim], length, *full[dim + 1 :])
 
     def backward(g: Array) -> list[Array]:
@@ -182,6 +191,28 @@ def select(x: Tensor, dim: int) -> Tensor:
         return [new(full, dtype, "select_backward")]
 
     return record(out, (x,), backward)
+
+
+def unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
+    """All entries of one dim, which is dropped: views, from one node.
+
+    Allocates: nothing. Backward allocates: all their gradients stacked; first one zero for an entry that has none.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, unbind_backward.
+    """
+    full, dtype, strides = x.shape, x.dtype, x.data.strides
+    shape = (*full[:dim], *full[dim + 1 :])
+    entries = [x.data.view(shape, (*strides[:dim], *strides[dim + 1 :])) for _ in range(full[dim])]
+    if x.node is None or not tape.grad:
+        return [Tensor(entry) for entry in entries]
+
+    def backward(*gradients: Array | None) -> list[Array]:
+        held = [new((), dtype, "zeros") if g is None else g for g in gradients]
+        stacked = new(full, dtype, "stack")
+        del held
+        return [stacked]
+
+    node = node_of((x,), backward, len(entries))
+    return [Tensor(entry, node, index) for index, entry in enumerate(entries)]
 
 
 def pad_last(x: Tensor, width: int) -> Tensor:

@@ -75,9 +75,9 @@ OPS: Final = {
     "narrow": Op(lambda x: ops.narrow(x, 3, 3), lambda x: x[..., :3], _heads),
     "narrow, a middle dim": Op(lambda x: ops.narrow(x, 1, 2), lambda x: x[:, 1:3], _heads),
     "narrow, all of it": Op(lambda x: ops.narrow(x, 3, 6), lambda x: x[..., :6], _heads),
-    "narrow, all of it by a slice alone": Op(
-        lambda x: ops.narrow(x, 0, x.shape[0], alone=True), lambda x: x[: x.shape[0]], _heads
-    ),
+    "cut": Op(lambda x: ops.cut(x, 0, 1), lambda x: x[:1], lambda b: ((b + 1, 5, 6),)),
+    "cut, all of them": Op(lambda x: ops.cut(x, 0, x.shape[0]), lambda x: x[: x.shape[0]], _heads),
+    "cut, all from behind": Op(lambda x: ops.cut(x, 2, x.shape[2]), lambda x: x[:, :, -9:, :], _heads),
     "every_second": Op(ops.every_second, lambda x: x[..., ::2], _heads),
     "split": Op(
         lambda x: mul(*ops.split(x, (4, 2), 3)[::-1][:1] * 2), lambda x: torch.mul(*x.split((4, 2), -1)[1:] * 2), _heads,  # noqa: E501
@@ -91,6 +91,15 @@ OPS: Final = {
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
     "cat, wider": Op(
         lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two, dtypes=("", "fp32")
+    ),
+    "cat, autocast": Op(
+        lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two, dtypes=("bf16", "fp32"), amp="bf16"
+    ),
+    "unbind": Op(
+        lambda x: mul(*ops.unbind(x)), lambda x: torch.mul(*x), lambda b: ((2, b, 5, 6),),
+    ),
+    "unbind, one used": Op(
+        lambda x: silu(ops.unbind(x, 1)[1]), lambda x: torch.nn.functional.silu(x.unbind(1)[1]), _heads,
     ),
     "cat, a middle dim": Op(lambda x, y: ops.cat(x, y, 2), lambda x, y: torch.cat((x, y), 2), _two),
 }  # fmt: skip
