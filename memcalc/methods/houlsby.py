@@ -1,9 +1,9 @@
 """Houlsby adapters: two bottlenecks in each layer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Anatomy, OnLinears
+from memcalc.methods.base import Anatomy, Kind, OnLinears
 from memcalc.methods.of_adapters.bottleneck import (
     ATTENTION,
     FEED_FORWARD,
@@ -38,6 +38,8 @@ class Houlsby(OnLinears):
     needs. An adapter stands right behind its linear layer: a dropout that the model has there comes after it.
     """
 
+    kind: ClassVar[Kind] = "adapter"
+    merges: ClassVar[bool] = False
     bottleneck: int = bottleneck_option()
     reduction_factor: float | None = reduction_option(_FACTOR)
     non_linearity: str = shape_option("swish")

@@ -27,7 +27,11 @@ class Lisa(Method):
     """
 
     lisa_layers: int = option(
-        2, "--lisa-layers", "how many layers train at a time", aliases=("--lisa-activated-layers", "--lisa-n-layers")
+        2,
+        "--lisa-layers",
+        "how many layers train at a time",
+        aliases=("--lisa-activated-layers", "--lisa-n-layers"),
+        size=True,
     )
     lisa_states: str = option(
         "kept",

@@ -1,6 +1,7 @@
 """LoHa: a frozen weight plus the element-wise product of two low-rank matrices."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.formats import promote
@@ -27,7 +28,7 @@ class LoHa(OnLinears):
     d_in, and the input in the adapters' dtype; backward makes both products anew.
     """
 
-    rank: int = option(8, "--rank", "rank of each of the two matrices", aliases=("--r", "--loha-r"))
+    rank: int = option(8, "--rank", "rank of each of the two matrices", aliases=("--r", "--loha-r"), size=True)
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--loha-alpha",))
     target: tuple[str, ...] = target_option()
     rank_dropout: float = option(0.0, "--rank-dropout", "dropout of whole rows of the update")
@@ -72,25 +73,26 @@ def _update(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> Tensor:
 
     def backward(g: Array) -> list[Array]:
         held_a1, held_b1, held_a2, held_b2 = (saved.get() for saved in kept)
+        size = prod(g.shape) * held_a1.shape[1]  # of any product here
         scaled = like(g, "mul")
-        temp = _times_product(scaled, held_a2, held_b2)
-        first = [_product(held_a1.shape, temp.dtype), _product(held_b1.shape, temp.dtype)]
-        temp = _times_product(scaled, held_a1, held_b1)
-        second = [_product(held_a2.shape, temp.dtype), _product(held_b2.shape, temp.dtype)]
+        temp = _times_product(scaled, held_a2, held_b2, size)
+        first = [_product(x.shape, temp.dtype, size) for x in (held_a1, held_b1)]
+        temp = _times_product(scaled, held_a1, held_b1, size)
+        second = [_product(x.shape, temp.dtype, size) for x in (held_a2, held_b2)]
         del temp
         return first + second
 
     return record(out, (a1, b1, a2, b2), backward, python=True)
 
 
-def _times_product(g: Array, a: Array, b: Array) -> Array:
-    product = _product((a.shape[0], b.shape[1]), a.dtype)
+def _times_product(g: Array, a: Array, b: Array, size: int) -> Array:
+    product = _product((a.shape[0], b.shape[1]), a.dtype, size)
     return new(product.shape, promote(g.dtype, product.dtype), "mul")
 
 
-def _product(shape: tuple[int, ...], dtype: str) -> Array:
+def _product(shape: tuple[int, ...], dtype: str, size: int) -> Array:
     out = new(shape, dtype, "mm")
-    gemm()
+    gemm(size)
     return out
 
 

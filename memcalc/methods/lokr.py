@@ -1,8 +1,10 @@
 """LoKr: a frozen weight plus the Kronecker product of two small matrices."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.methods.base import OnLinears, target_option
@@ -30,7 +32,7 @@ class LoKr(OnLinears):
     adapters' dtype; backward makes a matrix of the update's size for each of C and D.
     """
 
-    rank: int = option(8, "--rank", "rank of what is decomposed", aliases=("--r", "--lokr-r"))
+    rank: int = option(8, "--rank", "rank of what is decomposed", aliases=("--r", "--lokr-r"), size=True)
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--lokr-alpha",))
     target: tuple[str, ...] = target_option()
     decompose_both: bool = option(
@@ -48,23 +50,40 @@ class LoKr(OnLinears):
     def __post_init__(self) -> None:
         self._dropouts.check()
 
+    def sizes(self, targets: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Ranks in the order of what they train: two factors of a high rank are more than the whole matrix."""
+        pairs = Counter(self._pair(*target) for target in targets)
+
+        def count(rank: int) -> int:
+            return sum(
+                times * (_numbers(first, rank, whole=not self.decompose_both) + _numbers(second, rank))
+                for (first, second), times in pairs.items()
+            )
+
+        return sorted(range(1, max((max(*second) for _, second in pairs), default=0) // 2 + 2), key=count)
+
     @property
     def _dropouts(self) -> Dropouts:
         return Dropouts(self.rank_dropout, self.module_dropout, "fp32", self.rank_dropout_scale)
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         layer.refuse(m, w, name, self._dropouts)
-        out_first, out_second = _factors(w.d_out, self.decompose_factor)
-        in_first, in_second = _factors(w.d_in, self.decompose_factor)
-        first = self._matrix(m, name, "lokr_w1", (out_first, in_first), whole=not self.decompose_both)
-        second = self._matrix(m, name, "lokr_w2", (out_second, in_second))
+        shapes = self._pair(w.d_out, w.d_in)
+        first = self._matrix(m, name, "lokr_w1", shapes[0], whole=not self.decompose_both)
+        second = self._matrix(m, name, "lokr_w2", shapes[1])
         return layer.adapted(m, x, w, partial(_update, first, second), self._dropouts)
+
+    def _pair(self, d_out: int, d_in: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The shapes of the two matrices."""
+        out_first, out_second = _factors(d_out, self.decompose_factor)
+        in_first, in_second = _factors(d_in, self.decompose_factor)
+        return (out_first, in_first), (out_second, in_second)
 
     def _matrix(
         self, m: "Builder", name: str, part: str, shape: tuple[int, int], *, whole: bool = False
     ) -> list[Tensor]:
         """One matrix of the product, or its two factors of low rank."""
-        if whole or self.rank >= max(shape) / 2:
+        if whole or _is_whole(shape, self.rank):
             return [m.adapter(name, f"{part}.default", shape)]
         low = {"a": (shape[0], self.rank), "b": (self.rank, shape[1])}
         return [m.adapter(name, f"{part}_{side}.default", of_side) for side, of_side in low.items()]
@@ -81,6 +100,14 @@ class LoKr(OnLinears):
             "rank_dropout_scale": self.rank_dropout_scale,
             "module_dropout": self.module_dropout,
         }
+
+
+def _is_whole(shape: tuple[int, int], rank: int) -> bool:
+    return rank >= max(shape) / 2
+
+
+def _numbers(shape: tuple[int, int], rank: int, *, whole: bool = False) -> int:
+    return prod(shape) if whole or _is_whole(shape, rank) else rank * sum(shape)
 
 
 def _factors(width: int, wanted: int) -> tuple[int, int]:

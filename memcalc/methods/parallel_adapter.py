@@ -1,10 +1,10 @@
 """Parallel adapters: a bottleneck beside the feed-forward of each layer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Anatomy, Kind, Method
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,
     adapted,
@@ -40,6 +40,7 @@ class ParallelAdapter(Method):
     and its result. An adapter joins right behind the last linear layer: a dropout that the model has there comes after.
     """
 
+    kind: ClassVar[Kind] = "adapter"
     bottleneck: int = bottleneck_option()
     reduction_factor: float | None = reduction_option(_FACTOR)
     non_linearity: str = shape_option("relu")

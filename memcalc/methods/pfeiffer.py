@@ -1,10 +1,10 @@
 """Pfeiffer adapters: one bottleneck in each layer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, OnLinears, names_a_layer
+from memcalc.methods.base import Anatomy, Kind, OnLinears, names_a_layer
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,
     behind,
@@ -37,6 +37,8 @@ class Pfeiffer(OnLinears):
     output require one.
     """
 
+    kind: ClassVar[Kind] = "adapter"
+    merges: ClassVar[bool] = False
     bottleneck: int = bottleneck_option()
     reduction_factor: float | None = reduction_option(_FACTOR)
     non_linearity: str = shape_option("relu")

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Method
+from memcalc.methods.base import Kind, Method
 from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import tanh
@@ -34,8 +34,9 @@ class PrefixTuning(Method):
     Source: peft 0.21.2, tuners/prefix_tuning/model.py, PrefixEncoder; utils/other.py, _prepare_prompt_learning_config.
     """
 
+    kind: ClassVar[Kind] = "soft prompt"
     virtual_tokens: int = option(
-        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",)
+        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",), size=True
     )
     prefix_projection: bool = option(
         False, "--prefix-projection/--no-prefix-projection", "an MLP makes keys and values out of embeddings"

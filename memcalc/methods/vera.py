@@ -25,7 +25,7 @@ class Vera(OnLinears):
     adapters' dtype, but no input: the matrices that it meets are frozen. These have room for the widest target.
     """
 
-    rank: int = option(256, "--rank", "rank of the shared matrices", aliases=("--r", "--vera-r"))
+    rank: int = option(256, "--rank", "rank of the shared matrices", aliases=("--r", "--vera-r"), size=True)
     target: tuple[str, ...] = target_option()
     vera_dropout: float = option(0.0, "--vera-dropout", "dropout of the adapters' input", aliases=("--dropout",))
     bias: str = option("none", "--bias", "which biases train", choices=("none", "all", "vera_only"))

@@ -24,7 +24,7 @@ FEED_FORWARD = ("down_proj", "fc2", "mlp.c_proj", "dense_4h_to_h")
 
 
 def bottleneck_option() -> Any:
-    return option(0, "--bottleneck", "width of the bottleneck, in place of a --reduction-factor", least=0)
+    return option(0, "--bottleneck", "width of the bottleneck, in place of a --reduction-factor", least=0, size=True)
 
 
 def reduction_option(default: int) -> Any:
