@@ -81,7 +81,8 @@ def _lasting(timeline: Timeline) -> list[int]:
 
 def _inputs_and_more(w: Workload, timeline: Timeline, rows: list[int]) -> list[str]:
     """Ops of the activations left alive: scalars of the loop's own aside, and a KV cache that the output keeps."""
-    cached = w.use_cache and w.keep_logits == "next"
+    filled = w.use_cache or not w.method.takes_checkpointing  # a prefix is put into a cache
+    cached = filled and w.keep_logits == "next"
     return [
         timeline.labels[row][1]
         for row in rows
