@@ -26,6 +26,9 @@ from memcalc.tracing.refusing import refuse
 from memcalc.tracing.tracer import Tracer
 from memcalc.workload import Workload
 
+_NO_CUDNN = (
+    "a recurrent layer runs in cuDNN on a GPU: trace follows PyTorch's own kernels, and what cuDNN keeps is not in it"
+)
 _NO_OUTLIERS = "int8: no column of an activation was taken for an outlier; each that is one costs a little more"
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
@@ -85,6 +88,7 @@ def record(
             versions=versions.installed(),
             warnings=(
                 *((_NO_OUTLIERS,) if workload.quant == "int8" else ()),
+                *((_NO_CUDNN,) if cuda and any(isinstance(one, nn.RNNBase) for one in model.modules()) else ()),
                 *about_managed_memory(workload.optimizer, managed),
             ),
         )
