@@ -24,7 +24,7 @@ _INFORMATIVE = frozenset(
         "fan_in_fan_out",  # peft sees for itself which layers are Conv1D
         # of prompts: the model's own sizes, and how they begin
         "token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text",
-        "tokenizer_name_or_path", "tokenizer_kwargs",
+        "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_state_dict_path", "prompt_tuning_init_task",
     }
 )  # fmt: skip
 _PLAIN_INITS = (True, False, None, "gaussian", "lycoris", "zero")  # of adapters' weights: they leave nothing behind

@@ -140,6 +140,11 @@ class Method:
         """Whether layers may be checkpointed."""
         return True
 
+    @property
+    def wants_tasks(self) -> bool:
+        """Whether a batch says of each row which task it belongs to."""
+        return False
+
     def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
         """Whether any of what it trains over a half-precision base is of half precision too.
 

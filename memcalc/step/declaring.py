@@ -146,7 +146,7 @@ def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
 
 def _declare_once(family: Family, c: Config, m: Builder) -> Builder:
     tape.start(Timeline(), 0)
-    run_model(m, family, c, Batch(new((1, 2), "int64", "input_ids")))
+    run_model(m, family, c, Batch(new((1, 2), "int64", "input_ids"), tasks=new((1,), "int64", "task_ids")))
     return m
 
 

@@ -213,9 +213,7 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
                 raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
             _add(m, name, adapter, m.parameters[adapter.of].dtype)
     reassigned = _raise_adapters(m, added) if w.autocast_adapter_dtype else frozenset()
-    for name, adapter in added.items():
-        if adapter.late:
-            _add(m, name, adapter, "fp32")
+    _make(m, {name: adapter._replace(dtype="fp32") for name, adapter in added.items() if adapter.late}, w)
     return reassigned
 
 

@@ -94,7 +94,7 @@ class Training:
         shape = (self.w.batch, seq_len)
         ids = new(shape, "int64", "input_ids")
         mask = new(shape, "int64", "attention_mask") if self.w.padded else None
-        return Batch(ids, new(shape, "int64", "labels"), mask)
+        return Batch(ids, new(shape, "int64", "labels"), mask, tasks=_tasks(self.w))
 
     def plain_step(self, seq_len: int) -> None:
         """A hand-written step in a function: zero_grad, forward under bare autocast, backward, clip, step."""
@@ -241,6 +241,10 @@ class Trainer:
         self.training.backward(loss_over_steps)
 
 
+def _tasks(w: Workload) -> Array | None:
+    return new((w.batch,), "int64", "task_ids") if w.method.wants_tasks else None
+
+
 def _in_fp32(output: Output) -> Output:
     """A half-precision output's tensors as fp32 copies; the first output lives until all are made."""
     outer, tape.category = tape.category, "logits_loss"
@@ -279,7 +283,9 @@ class Inference:
         tape.category, tape.scope, tape.grad = "activations", "", False
         shape = (self.w.batch, self.w.seq_len)
         ids = new(shape, "int64", "input_ids")
-        batch = Batch(ids, mask=new(shape, "int64", "attention_mask") if self.w.padded else None)
+        mask = new(shape, "int64", "attention_mask") if self.w.padded else None
+        batch = Batch(ids, mask=mask, tasks=_tasks(self.w))
+        del ids, mask
         with autocast(self.w.amp):
             output = run_model(self.m, self.family, self.c, batch)
         tape.timeline.phase_end()

@@ -93,6 +93,7 @@ class Batch:
     items: Array | None = None  # the number of labels that the loss is averaged over, where the loop counts them
     embeds: Tensor | None = None  # given in the ids' place (b, s, hidden)
     cache: Cache | None = None  # a filled one
+    tasks: Array | None = None  # the number of each row's task (b,), where the method wants it
 
     @property
     def shape(self) -> Shape:

@@ -108,7 +108,7 @@ def _numbers(b: int, tokens: int) -> Array:
     return Array(Storage(0, "arange"), (b, tokens), (0, 1), "int64")
 
 
-def made_parameter(m: "Builder", part: str, shape: Shape, kind: Kind) -> Tensor:
+def made_parameter(m: "Builder", part: str, shape: Shape, kind: Kind | None = None) -> Tensor:
     """A parameter of the encoder under way: made on the host, in fp32, and moved."""
     return m.adapter(m.path, part, shape, kind, dtype="fp32", late=True)
 

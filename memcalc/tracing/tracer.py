@@ -18,8 +18,9 @@ from memcalc.tracing.private_api import in_backward, last_reference_counts, use_
 aten = torch.ops.aten
 
 # In backward, in place on CUDA and not for meta's tensors: index_backward, value_selecting_reduction_backward,
-# gather_backward (torch/csrc/autograd/FunctionsManual.cpp).
-_IN_PLACE = ("index_put", "scatter", "scatter_add")
+# gather_backward (torch/csrc/autograd/FunctionsManual.cpp), index_select_backward_symint
+# (aten/src/ATen/native/TensorAdvancedIndexing.cpp).
+_IN_PLACE = ("index_add", "index_put", "scatter", "scatter_add")
 
 
 class _Block:

@@ -30,6 +30,7 @@ _DTYPES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: 
 VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "prompt_tuning": {"one token": {"virtual_tokens": 1}, "over fp32": {"dtype": "fp32"}},
     "prefix_tuning": {"a narrow projection": {"encoder_hidden_size": 24}, "over fp32": {"dtype": "fp32"}},
+    "multitask_prompt_tuning": {"tasks": {"num_tasks": 3, "num_ranks": 2}, "over fp32": {"dtype": "fp32"}},
     "p_tuning": {"a narrow MLP": {"encoder_hidden_size": 24, "virtual_tokens": 3}, "over fp32": {"dtype": "fp32"}},
     "p_tuning_v2": {"one token": {"virtual_tokens": 1}},
     "lora": {

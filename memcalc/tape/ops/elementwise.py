@@ -42,6 +42,25 @@ def mul(x: Tensor, y: Tensor) -> Tensor:
     return record(_combine(x.data, y.data, "mul"), (x, y), backward)
 
 
+def multiplied_in_place(x: Tensor, y: Tensor) -> Tensor:
+    """x *= y. Allocates: a copy of what x was, if y needs a gradient. Saves: y if x needs one, and that copy.
+
+    Backward allocates: as `mul`.
+    Source: PyTorch 2.13, tools/autograd/gen_variable_type.py (original_self).
+    """
+    kept_y = save(y.data) if wants(x) else None
+    kept_x = save(like(x.data, "clone")) if wants(y) else None
+
+    def backward(g: Array) -> list[Array | None]:
+        y_data = kept_y.get() if kept_y else None
+        x_data = kept_x.get() if kept_x else None
+        gy = _combine(g, x_data, "mul") if x_data else None
+        gx = _combine(g, y_data, "mul") if y_data else None
+        return [gx, gy]
+
+    return record(x.data, (x, y), backward)
+
+
 def sub(x: Tensor, y: Tensor) -> Tensor:
     """x - y. Allocates: the output. Saves: nothing. Backward allocates: the negative for y."""
     negated = wants(y)

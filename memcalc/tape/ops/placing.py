@@ -50,6 +50,24 @@ def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
     return record(out, (x, rows), backward)
 
 
+def rows_of(x: Tensor, index: Array) -> Tensor:
+    """torch.index_select: the entries of the first dim at `index` (k,).
+
+    Allocates: the output. Saves: the index. Backward allocates: zeros of x's shape, filled in place.
+    """
+    full = x.shape
+    kept = save(index) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(full, g.dtype, "new_zeros")
+        del held
+        return [gradient]
+
+    return record(new((*index.shape, *full[1:]), x.dtype, "index_select"), (x,), backward)
+
+
 def largest(x: Tensor, count: int) -> tuple[Tensor, Array]:
     """torch.topk: the `count` largest of the last dim, and where they stand.
 

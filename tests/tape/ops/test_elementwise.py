@@ -38,6 +38,17 @@ _DENSE: Final = ("contiguous", "leaf")
 
 OPS: Final = {
     "add": Op(ops.add, torch.add, _two),
+    "multiplied_in_place": Op(
+        lambda x, y: ops.multiplied_in_place(ops.neg(x), y), lambda x, y: x.neg().mul_(y), _two, views=False
+    ),
+    "multiplied_in_place, wider": Op(
+        lambda x, y: ops.multiplied_in_place(ops.neg(x), y),
+        lambda x, y: x.neg().mul_(y),
+        _two,
+        views=False,
+        dtypes=("fp32", ""),
+        layouts=("contiguous",),
+    ),
     "add, a vector": Op(ops.add, torch.add, lambda b: ((b, 5, 8), (8,))),
     "add, to a vector": Op(ops.add, torch.add, lambda b: ((8,), (b, 5, 8))),
     "add, a mask": Op(ops.add, torch.add, lambda b: ((b, 3, 5, 8), (b, 1, 5, 8))),

@@ -33,6 +33,14 @@ OPS: Final = {
     "largest": Op(
         lambda x: ops.largest(x, 3)[0], lambda x: x.topk(3, dim=-1)[0], lambda b: ((b, 5, 8),), gradients=("expanded",)
     ),
+    "rows_of": Op(
+        ops.rows_of,
+        lambda x, index: x.index_select(0, index),
+        lambda b: ((b + 2, 5, 8),),
+        lambda b: (((b,), "int64"),),
+        layouts=("contiguous", "leaf"),
+        views=False,
+    ),
     "rows_replaced": Op(
         lambda rows, index: ops.rows_replaced(_table(rows), rows, index),
         lambda rows, index: torch.empty(9, 8, dtype=rows.dtype, device="meta").index_copy(0, index, rows),
