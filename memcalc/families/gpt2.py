@@ -84,7 +84,9 @@ def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, places
     """GPT2Block: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = m.layer_norm(x, "ln_1")
-    attended, _weights = m.call("attn", attention, hidden, cache, mask, places, c)
+    attended, _weights = m.method.attention(
+        m, "attn", hidden, lambda: m.call("attn", attention, hidden, cache, mask, places, c), None
+    )
     hidden = add(attended, residual)
     residual = hidden
     hidden = m.layer_norm(hidden, "ln_2")

@@ -64,7 +64,9 @@ def layer(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> Tensor:
     before_attention, after_attention, before_mlp, after_mlp = p.norms
     residual = x
     hidden = p.norm(m, x, before_attention) if before_attention else x
-    hidden, _weights = m.call("self_attn", p.attention, hidden, given, c, p)  # kept until the layer returns
+    hidden, _weights = m.method.attention(  # kept until the layer returns
+        m, "self_attn", hidden, lambda: m.call("self_attn", p.attention, hidden, given, c, p), (given.cos, given.sin)
+    )
     if after_attention:
         hidden = p.norm(m, hidden, after_attention)
     hidden = p.join(m, residual, hidden, c)

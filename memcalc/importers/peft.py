@@ -6,6 +6,7 @@ Source of the fields: peft 0.21, config.py, PeftConfigMixin, and the config of e
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any, NoReturn, final
 
 from memcalc import methods
@@ -155,6 +156,11 @@ def _read_as(name: str, config: Mapping[str, Any]) -> Method | None:
     return method if all(_is_a(said.get(option), value) for option, value in file.IMPLIES.items()) else None
 
 
+def _is_one_word(method: type, field: str) -> bool:
+    """Whether an option takes one name, and no list of them."""
+    return any(one.name == field and isinstance(one.default, str) for one in fields_of(method))
+
+
 def _is_a(said: object, implied: object) -> bool:
     """Whether an option says what a method's name stands for, or says it more precisely: pissa_niter_16 for pissa."""
     return said == implied or (isinstance(said, str) and isinstance(implied, str) and said.startswith(implied))
@@ -171,7 +177,7 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[key] = [value]
         elif isinstance(value, Mapping) and any("," in pattern for pattern in value):  # no list of ours can hold it
             return None
-        elif key in fields and key not in _LISTED:
+        elif key in fields and (key not in _LISTED or _is_one_word(method, fields[key])):
             own[fields[key]] = value
         elif key in fields and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value

@@ -47,6 +47,10 @@ DEFAULT_TARGETS = {
 }
 
 
+Attended = tuple["Tensor", "Tensor | None"]  # an attention module's output, and eager attention's weights
+Turned = tuple["Tensor", "Tensor"]  # cosine and sine of the positions
+
+
 class Anatomy(NamedTuple):
     """What a method may ask of the base model that it acts on. Names are full ones, in order of registration."""
 
@@ -136,6 +140,11 @@ class Method:
         return added
 
     @property
+    def keeps_dtype(self) -> bool:
+        """Whether what it adds stays in the base's dtype (fp32 over a packed one): peft never raises it."""
+        return False
+
+    @property
     def takes_checkpointing(self) -> bool:
         """Whether layers may be checkpointed."""
         return True
@@ -150,7 +159,7 @@ class Method:
 
         base_raised: what is not packed was raised to fp32 beforehand; adapters_raised: peft raises adapters.
         """
-        return not (adapters_raised if self.adds else base_raised)
+        return not (adapters_raised if self.adds and not self.keeps_dtype else base_raised)
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Which of the model's modules (full names) it adapts."""
@@ -175,6 +184,15 @@ class Method:
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""
         return w.linear(x)
+
+    def attention(
+        self, m: "Builder", name: str, x: "Tensor", run: Callable[[], Attended], turned: Turned | None
+    ) -> Attended:
+        """What the attention module `name` of the module under way gives for x (b, s, hidden).
+
+        `run` calls the module itself; `turned`: by what it turns queries and keys, if it does.
+        """
+        return run()
 
     def table(self, m: "Builder", weight: "Tensor", name: str) -> "Tensor":
         """What tokens are looked up in: the embedding's weight (rows, hidden), `name` being its module."""

@@ -33,6 +33,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
         return model
     defaults = workload.method.peft_defaults(model.config.model_type)
     plain |= {name: value for name, value in defaults.items() if not plain.get(name)}
+    if "adapter_layers" in plain and not plain["adapter_layers"]:
+        plain |= {"adapter_layers": model.config.num_hidden_layers}
     config = _config(plain, workload)
     from peft import get_peft_model
 

@@ -33,15 +33,18 @@ class Architecture(NamedTuple):
 
 
 def parameter_order(model: Architecture) -> list[str]:
-    """Every parameter in the order of model.parameters(): a target's adapters follow its base weight and bias."""
+    """Every parameter in the order of model.parameters(): a target's adapters follow its base weight and bias, or stand
+    before those of its modules.
+    """
     following: dict[str, list[str]] = {}
     for name, adapter in model.adapters.items():
         following.setdefault(adapter.module(name), []).append(name)
     names = list(model.base)
     order: list[str] = []
     for position, name in enumerate(names):
-        order.append(name)
         module = name.rpartition(".")[0]
+        order += following.pop(module.rpartition(".")[0], ())
+        order.append(name)
         last = position + 1 == len(names) or names[position + 1].rpartition(".")[0] != module
         if last:
             order += following.pop(module, ())

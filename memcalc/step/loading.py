@@ -212,7 +212,8 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
             if adapter.of not in m.parameters:
                 raise NotModelled(f"estimate does not write a copy of the packed {adapter.of}: memcalc trace runs it")
             _add(m, name, adapter, m.parameters[adapter.of].dtype)
-    reassigned = _raise_adapters(m, added) if w.autocast_adapter_dtype else frozenset()
+    raised = w.autocast_adapter_dtype and not w.method.keeps_dtype
+    reassigned = _raise_adapters(m, added) if raised else frozenset()
     _make(m, {name: adapter._replace(dtype="fp32") for name, adapter in added.items() if adapter.late}, w)
     return reassigned
 
@@ -252,16 +253,22 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
         for name in remade:
             m.parameters.pop(name, None)
         waiting = dict(sorted(adapters.items(), key=lambda item: item[0] in remade))
-        base = m.parameters.get(f"{module}.weight")  # a packed one is no parameter here
-        dtype = w.dtype if base is None else base.dtype
-        del base
-        if w.autocast_adapter_dtype and w.method.peft_config() is None:  # our own modules are made as they stay
-            dtype = "fp32"
+        dtype = _made_in(m, module, w)
         frozen, raised = w.kbit_prepare != "none", w.autocast_adapter_dtype
         for part in w.method.making(m, module, frozen=frozen, raised=raised):
             for name in [f"{module}.{part}"] if part else list(waiting):
                 adapter = waiting.pop(name)
                 _add(m, name, adapter, adapter.dtype or dtype)
+
+
+def _made_in(m: Builder, module: str, w: Workload) -> str:
+    """The dtype of a module's weight; over a packed one, which is no parameter, the compute dtype."""
+    if w.autocast_adapter_dtype and w.method.peft_config() is None:  # our own modules are made as they stay
+        return "fp32"
+    if w.method.keeps_dtype and any(name.startswith(f"{module}.") for name in m.weights):
+        return "fp32"
+    base = m.parameters.get(f"{module}.weight")
+    return w.dtype if base is None else base.dtype
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:

@@ -166,13 +166,13 @@ def math_attention(m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | 
 
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp.
     """
-    heads, s, k_len = q.shape[1], q.shape[2], k.shape[2]
+    times, s, k_len = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
     bias = None if mask is None else fused.additive_mask(mask, q.dtype)  # before the body, in q's own dtype
     q_acc, k_acc, v_acc = cast(q, "fp32"), cast(k, "fp32"), cast(v, "fp32")
     q_scaled = scale(q_acc)
     if bias is None and s > 1:
         bias = fused.additive_mask(_lower_triangle(s, k_len), "fp32")
-    k_all, v_all = (_interleaved(k_acc, heads), _interleaved(v_acc, heads)) if gqa else (k_acc, v_acc)
+    k_all, v_all = (interleaved(k_acc, times), interleaved(v_acc, times)) if gqa and times > 1 else (k_acc, v_acc)
     weights = matmul(q_scaled, scale(transpose(k_all, 2, 3)))
     if bias is not None:
         weights = added_in_place(weights)
@@ -191,14 +191,14 @@ def _lower_triangle(q_len: int, k_len: int) -> Array:
     return triangle
 
 
-def _interleaved(x: Tensor, heads: int) -> Tensor:
-    """repeat_interleave over the heads: always a copy."""
-    b, kv_heads, s, d = x.shape
-    if kv_heads == heads:
-        return x
-    times = heads // kv_heads
-    repeated = clone_contiguous(expand(view(x, (b, kv_heads, 1, s, d)), (b, kv_heads, times, s, d)))
-    return view(repeated, (b, heads, s, d))
+def interleaved(x: Tensor, times: int) -> Tensor:
+    """torch.repeat_interleave over the heads (b, heads, s, d): always a copy.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/Repeat.cpp.
+    """
+    b, heads, s, d = x.shape
+    repeated = clone_contiguous(expand(view(x, (b, heads, 1, s, d)), (b, heads, times, s, d)))
+    return view(repeated, (b, times * heads, s, d))
 
 
 def flash_attention_2(

@@ -136,6 +136,11 @@ def apply_neox_rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, paired:
     return q_embed, k_embed
 
 
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (b, heads, s, head_dim) alone."""
+    return _turned(x, _per_head(cos), _per_head(sin))
+
+
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, paired: bool = False) -> Tensor:
     return add(mul(x, cos), mul((rotate_pairs if paired else rotate_half)(x), sin))
 
