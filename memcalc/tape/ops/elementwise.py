@@ -280,6 +280,23 @@ def tanh(x: Tensor) -> Tensor:
     return _saving_result(x, "tanh", lambda g, result: _combine(g, result, "tanh_backward"))
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """Saves: the result. Backward allocates: one block."""
+    return _saving_result(x, "sigmoid", lambda g, result: _combine(g, result, "sigmoid_backward"))
+
+
+def hardtanh(x: Tensor) -> Tensor:
+    """x cut off below one number and above another. Saves: x. Backward allocates: one block, laid out as x."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        return [_combine(held, g, "hardtanh_backward")]
+
+    return record(like(x.data, "hardtanh"), (x,), backward)
+
+
 def _saving_result(x: Tensor, op: str, gradient: Callable[[Array, Array], Array]) -> Tensor:
     out = like(x.data, op)
     kept = save(out) if wants(x) else None
@@ -328,7 +345,8 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
 def _combine(x: Array, y: Array, op: str, dtype: str = "") -> Array:
     """A new block for an element-wise result of two arrays."""
-    kind = dtype or (promote(x.dtype, y.dtype) if x.shape and y.shape else x.dtype if x.shape else y.dtype)
+    alike = bool(x.shape) == bool(y.shape)  # a scalar gives way to what is none
+    kind = dtype or (promote(x.dtype, y.dtype) if alike else x.dtype if x.shape else y.dtype)
     if x.shape == y.shape:
         return like(x, op, kind)
     shape = broadcast(x.shape, y.shape)

@@ -58,6 +58,7 @@ OPS: Final = {
     "add, both broadcast": Op(
         ops.add, torch.add, lambda b: ((b, 1, 8), (1, 5, 8)), layouts=("contiguous", "leaf", "sliced")
     ),
+    "add, scalars": Op(ops.add, torch.add, lambda _: ((), ()), dtypes=("fp32", "")),
     "sub": Op(ops.sub, torch.sub, _two),
     "sub, a column": Op(ops.sub, torch.sub, lambda b: ((b, 5, 8), (b, 5, 1))),
     "mul": Op(ops.mul, torch.mul, _two),
@@ -68,6 +69,8 @@ OPS: Final = {
     "mul, wider": Op(ops.mul, torch.mul, lambda b: ((8,), (b, 5, 8)), dtypes=("", "fp32")),
     "mul, by a scalar on the device": Op(ops.mul, torch.mul, lambda b: ((b, 5, 8), ()), dtypes=("", "fp32")),
     "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
+    "sigmoid": Op(ops.sigmoid, torch.sigmoid, _one),
+    "hardtanh": Op(ops.hardtanh, F.hardtanh, _one),
     "scale": Op(ops.scale, lambda x: x * 0.5, _one),
     "divide": Op(ops.divide, lambda x: x / 3, _one),
     "quotient": Op(ops.quotient, torch.div, _two),
