@@ -18,6 +18,7 @@ from memcalc.families.config import Config
 from memcalc.footprint import Footprint
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import cublas_workspace
+from memcalc.methods.base import Method
 from memcalc.optimizers import OPTIMIZERS, about_managed_memory
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
@@ -157,9 +158,17 @@ def family_of(w: Workload) -> tuple[Family, Config]:
     """The family that writes the workload's model, and the model's numbers, checked against the workload."""
     _refuse(w)
     family = families.find(w.model.config.get("model_type"))
-    c = family.read(w.model)
+    c = _expanded(family.read(w.model), w.method)
     _check(w, c, family)
     return family, c
+
+
+def _expanded(c: Config, method: Method) -> Config:
+    """The model's numbers once the method has put in its copies of layers."""
+    if method.deeper(c.layers) == c.layers:
+        return c
+    stack = method.stack(c.layers)
+    return replace(c, layers=len(stack), windows=tuple(c.windows[number] for number in stack) if c.windows else ())
 
 
 @contextmanager

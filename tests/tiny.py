@@ -52,6 +52,7 @@ TINY: Final[dict[str, dict[str, Any]]] = {
 _NARROW: Final[dict[str, dict[str, Any]]] = {
     "vblora": {"vector_length": 16, "num_vectors": 20},
     "adapter_drop": {"drop_layers": 1},
+    "llama_pro": {"new_blocks": 3},
 }
 
 _SMALL: Final[dict[str, int]] = {

@@ -161,6 +161,20 @@ class Method:
         """
         return not (adapters_raised if self.adds and not self.keeps_dtype else base_raised)
 
+    def deeper(self, depth: int) -> int:
+        """How many layers the model has, the pretrained one having `depth`."""
+        return depth
+
+    def copied(self, depth: int) -> frozenset[int]:
+        """Which layers of a model that was made `depth` layers deep are copies, each of the layer below it."""
+        return frozenset()
+
+    def stack(self, depth: int) -> list[int]:
+        """Of each layer of the model the number of the pretrained one, of `depth`, that it is or is a copy of."""
+        total = self.deeper(depth)
+        copied = self.copied(total)
+        return [sum(below not in copied for below in range(index + 1)) - 1 for index in range(total)]
+
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Which of the model's modules (full names) it adapts."""
         return frozenset()

@@ -28,6 +28,7 @@ class Run:
         workload, meter, place = self.workload, self.meter, self.device.torch_name
         base = build_base(workload, place)
         if self.case.pretrained:
+            weights.refuse_copies(base, workload)
             weights.fill(base, workload.model)
         self.model, own = load(base, workload, place, meter)
         del base

@@ -7,6 +7,7 @@ from typing import Any
 from memcalc.catalog.find import Model, other_names
 from memcalc.errors import BadFile, InvalidWorkload
 from memcalc.realize.loading import Unloaded
+from memcalc.workload import Workload
 
 
 def fill(base: Unloaded, model: Model) -> None:
@@ -27,6 +28,14 @@ def fill(base: Unloaded, model: Model) -> None:
     except (OSError, KeyError, RuntimeError, ValueError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadFile(place, f"no weights for --pretrained: {reason}") from None
+
+
+def refuse_copies(base: Unloaded, workload: Workload) -> None:
+    """Raise InvalidWorkload where the method has put layers in that no checkpoint has."""
+    if workload.method.copied(base.model.config.num_hidden_layers):
+        raise InvalidWorkload(
+            f"--pretrained cannot go with --method {workload.method_name}: the checkpoint lacks the layers that it adds"
+        )
 
 
 def checkpoint_of(model: Model) -> str:

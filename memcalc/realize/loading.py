@@ -12,6 +12,7 @@ from torch import nn
 
 from memcalc.realize import quantize, versions
 from memcalc.realize.adapters import wrap
+from memcalc.realize.expanding import put_in
 from memcalc.realize.model import build, enable_checkpointing
 from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
@@ -59,7 +60,7 @@ def load(
         watch.empty_cache()
     if workload.checkpointing:
         enable_checkpointing(model, workload)
-    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())} - put_in(model, workload.method)
     with with_adapters():
         wrapped = wrap(model, workload, device)
     if workload.kbit_prepare == "trl":

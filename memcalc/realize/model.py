@@ -9,6 +9,7 @@ from torch import nn
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.realize import versions
+from memcalc.realize.expanding import expand
 from memcalc.workload import Workload
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,6 +47,7 @@ def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -
                 f"--attention {workload.attention}: {config.model_type} models have none: use eager"
             ) from error
         raise InvalidWorkload(f"transformers refuses this model: {_line(error)}") from error
+    expand(model, workload.method)
     model.to(device)  # some architectures make a parameter of numbers, on the host
     model.tie_weights()
     return model.train() if workload.training else model.eval()

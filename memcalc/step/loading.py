@@ -99,6 +99,9 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
         _raise_to_fp32(m, model)
         timeline.empty_cache()
     m.declared_adapters = model.adapters
+    copies = tuple(f"{family.LAYERS}.{index}." for index in w.method.copied(m.layer_count))
+    for x in (x for name, x in m.parameters.items() if name.startswith(copies)):
+        x.data.settle("adapter")
     reassigned = _adapters(m, model, w)
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)

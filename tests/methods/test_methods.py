@@ -259,6 +259,7 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.turns(model) == ()
     assert not base.drops_states
     assert base.layers_alike
+    assert base.stack(base.deeper(3)) == [0, 1, 2]
     assert base.trains_half(base_raised=False, adapters_raised=True)
     assert base.copy_of("q_proj", frozenset()) == ""
     assert base.default_targets("llama") == ()
