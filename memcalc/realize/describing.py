@@ -43,7 +43,7 @@ def checkpoint_bytes(model: Any) -> int:
         with _StayingOnMeta():
             stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
         return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-    own = {id(parameter) for parameter in added(model)}
+    own = {id(parameter) for parameter, _ in added(model)}
     seen: dict[int, int] = {}
     for tensor in stored.values():
         if own and not (id(tensor) in own or tensor.requires_grad):

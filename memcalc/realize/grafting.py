@@ -28,6 +28,6 @@ def graft(model: Any, workload: Workload) -> None:
     file = import_module(f"memcalc.realize.modules.{plain['module']}")
     options = {name: value for name, value in plain.items() if name != "module"}
     file.put(model, [name for name in anatomy.linears if name in targets], like, **options)
-    for parameter in added(model):
-        parameter.requires_grad_(workload.training)
+    for parameter, trains in added(model):
+        parameter.requires_grad_(workload.training and trains)
     model.train(workload.training)

@@ -53,7 +53,7 @@ def parameter_order(model: Architecture) -> list[str]:
 
 def trained_in(model: Architecture) -> int:
     """How many parameters train: those that the method adds or copies, and the base's own that it names."""
-    added = sum(prod(adapter.shape) for adapter in model.adapters.values() if adapter.kind != "buffer")
+    added = sum(prod(adapter.shape) for adapter in model.adapters.values() if adapter.trains)
     trained = model.turns[-1] if model.turns else model.trained
     return added + sum(prod(model.base[name].shape) for name in trained)
 
@@ -65,7 +65,7 @@ def changed_in(model: Architecture, method: Method) -> int:
     for name, adapter in model.adapters.items():
         if adapter.of:
             changed += prod(adapter.shape)
-        elif adapter.kind != "buffer":
+        elif adapter.trains:
             beside[adapter.module(name)] += prod(adapter.shape)
     for module, added in beside.items():
         weight = model.base.get(f"{module}.weight")

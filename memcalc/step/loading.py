@@ -291,7 +291,7 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
             trains = name in model.trained
         else:
             flagged = w.training or name in reassigned or not w.method.frozen_in_use
-            trains = flagged and adapter.kind != "buffer"
+            trains = flagged and adapter.trains
         if not trains or name not in m.parameters:
             continue
         old = m.parameters[name]

@@ -116,13 +116,14 @@ class Builder:
         of: str = "",
         dtype: str = "",
         late: bool = False,
+        frozen: bool = False,
     ) -> Tensor:
         """The method's own parameter or buffer `part`, next to the base module `name` (its full path)."""
         full = f"{name}.{part}"
         found = self.parameters.get(full)
         if found is None:
             assert self.declaring, f"{full} was not declared"
-            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype, late=late)
+            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype, late=late, frozen=frozen)
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 

@@ -25,6 +25,12 @@ class Adapter(NamedTuple):
     dtype: str = ""  # of a buffer that keeps its own
     shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
     late: bool = False  # made on the host, in fp32, and moved when all else is there
+    frozen: bool = False  # a parameter all the same: it is counted, and never trains
+
+    @property
+    def trains(self) -> bool:
+        """Whether it does where the method's parameters train."""
+        return self.kind != "buffer" and not self.frozen
 
     def module(self, name: str) -> str:
         """The module that the parameter of this full name adapts."""

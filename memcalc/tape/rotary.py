@@ -6,7 +6,7 @@ Source: transformers 5.24.0, models/llama/modeling_llama.py unless a function sa
 from typing import TYPE_CHECKING
 
 from memcalc.tape.ops.elementwise import add, cast, mul, neg, scale
-from memcalc.tape.ops.views import cat, every_second, narrow, stack_last, view
+from memcalc.tape.ops.views import cat, every_second, narrow, stack, view
 from memcalc.tape.tape import Array, Tensor, new
 
 if TYPE_CHECKING:
@@ -165,4 +165,4 @@ def rotate_pairs(x: Tensor) -> Tensor:
     """rotate_half where neighbours are turned. Source: transformers 5.24.0, models/cohere/modeling_cohere.py."""
     x1 = every_second(x)
     x2 = every_second(x)
-    return view(stack_last(neg(x2), x1), x.shape)
+    return view(stack((neg(x2), x1), 4), x.shape)

@@ -86,13 +86,13 @@ class Parts(NamedTuple):
     up_bias: Tensor
 
 
-def parts(m: "Builder", name: str, d: int, width: int, adapter: str = "adapter") -> Parts:
+def parts(m: "Builder", name: str, d: int, width: int, adapter: str = "adapter", *, frozen: bool = False) -> Parts:
     """Those of the adapter beside the linear layer `name`."""
     return Parts(
-        m.adapter(name, f"{adapter}.down.weight", (width, d)),
-        m.adapter(name, f"{adapter}.down.bias", (width,), "bias"),
-        m.adapter(name, f"{adapter}.up.weight", (d, width)),
-        m.adapter(name, f"{adapter}.up.bias", (d,), "bias"),
+        m.adapter(name, f"{adapter}.down.weight", (width, d), frozen=frozen),
+        m.adapter(name, f"{adapter}.down.bias", (width,), "bias", frozen=frozen),
+        m.adapter(name, f"{adapter}.up.weight", (d, width), frozen=frozen),
+        m.adapter(name, f"{adapter}.up.bias", (d,), "bias", frozen=frozen),
     )
 
 

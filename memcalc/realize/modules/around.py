@@ -12,6 +12,8 @@ Like = Callable[[Any], dict[str, Any]]  # device and dtype of what is put beside
 class Around(nn.Module):
     """Stands where one of the model's modules stood, and keeps it as base_layer."""
 
+    frozen: tuple[str, ...] = ()  # what beside base_layer does not train
+
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
@@ -23,13 +25,13 @@ def put_around(model: nn.Module, name: str, module: Around) -> None:
     setattr(model.get_submodule(parent), attribute, module)
 
 
-def added(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that stand around the model's own."""
+def added(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """The parameters that stand around the model's own, and whether they train."""
     for module in model.modules():
         if isinstance(module, Around):
             for name, child in module.named_children():
                 if name != "base_layer":
-                    yield from child.parameters()
+                    yield from ((parameter, name not in module.frozen) for parameter in child.parameters())
 
 
 def outputs(linear: Any) -> int:

@@ -1,5 +1,6 @@
 """Views and copies: no arithmetic, just other eyes on a block, or the block laid out anew."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from memcalc.formats import promote
@@ -169,17 +170,17 @@ def every_second(x: Tensor) -> Tensor:
     return record(out, (x,), backward)
 
 
-def stack_last(left: Tensor, right: Tensor) -> Tensor:
-    """Two tensors side by side in a new last dim. Allocates: the output, contiguous. Backward: two views.
+def stack(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Tensors of one shape and dtype side by side in a new dim. Allocates: the output, contiguous. Backward: views.
 
     Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, stack_tensors_backward.
     """
-    shape = left.shape
+    count, shape, dtype = len(parts), parts[0].shape, parts[0].dtype
 
     def backward(g: Array) -> list[Array]:
-        return [g.view(shape, g.strides[:-1]) for _ in range(2)]
+        return [g.view(shape, (*g.strides[:dim], *g.strides[dim + 1 :])) for _ in range(count)]
 
-    return record(new((*shape, 2), left.dtype, "stack"), (left, right), backward)
+    return record(new((*shape[:dim], count, *shape[dim:]), dtype, "stack"), parts, backward)
 
 
 def select(x: Tensor, dim: int) -> Tensor:

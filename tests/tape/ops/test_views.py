@@ -85,7 +85,10 @@ OPS: Final = {
     "split, both used": Op(
         lambda x: mul(*ops.split(x, (12, 12), 2)), lambda x: torch.mul(*x.split((12, 12), -1)), _hidden,
     ),
-    "stack_last": Op(ops.stack_last, lambda x, y: torch.stack((x, y), -1), _two),
+    "stack": Op(lambda x, y: ops.stack((x, y), 4), lambda x, y: torch.stack((x, y), -1), _two),
+    "stack, three": Op(
+        lambda x, y: ops.stack((x, y, x), 3), lambda x, y: torch.stack((x, y, x), -2), _two,
+    ),
     "select": Op(lambda x: ops.select(x, 2), lambda x: x[:, :, 1], _heads),
     "pad_last": Op(lambda x: ops.pad_last(x, 8), lambda x: torch.nn.functional.pad(x, (0, 2)), _heads, gradients=("expanded",)),  # noqa: E501
     "cat": Op(lambda x, y: ops.cat(x, y, 3), lambda x, y: torch.cat((x, y), -1), _two),
