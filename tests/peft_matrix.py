@@ -58,7 +58,7 @@ _WITHOUT_TARGETS = frozenset(
         "XLORA",
     ]
 )
-REFUSED_BY_TRACE = ("ADAMSS", "FROD", "SHIRA")  # build with real tensors only, in minutes
+REFUSED_BY_TRACE = ("ADAMSS", "FROD")  # build with real tensors only, in minutes
 CONFIGS: dict[str, dict[str, Any]] = {
     "PROMPT_TUNING": _VIRTUAL,
     "MULTITASK_PROMPT_TUNING": {**_VIRTUAL, "num_tasks": 2},
@@ -75,6 +75,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "C3A": {"block_size": 16},
     "VBLORA": {"num_vectors": 16, "vector_length": 16},
     "RANDLORA": {"r": 4},
+    "SHIRA": {"r": 4},
     "VERA": {"r": 8},
     "PVERA": {"r": 8},
     "SUPERTUNING": {},

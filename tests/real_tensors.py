@@ -94,7 +94,7 @@ def outcomes(methods: tuple[str, ...], families: tuple[str, ...]) -> Iterator[Ou
 
 def all_methods() -> tuple[str, ...]:
     """Ours and the installed peft's, but those that trace refuses in one line, and XLORA, which mixes trained ones."""
-    return (*OURS, *(peft_type for peft_type in types() if peft_type not in (*REFUSED_BY_TRACE, "XLORA")))
+    return (*OURS, *(peft_type for peft_type in types() if peft_type not in (*REFUSED_BY_TRACE, "XLORA", "SHIRA")))
 
 
 def page(found: list[Outcome]) -> str:

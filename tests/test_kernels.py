@@ -144,6 +144,26 @@ def test_softmax_backward_keeps_one_product_beside_its_output() -> None:
     assert kernels.softmax_backward_scratch(1000) == Scratch(after=(1000,))
 
 
+def test_a_matrix_by_entries_is_added_in_the_common_dtype() -> None:
+    call = {"numel": 1000, "entries": 30}
+    same = kernels.sparse_add_scratch(**call, dtype="bf16", values="bf16", common="bf16")
+    assert same == Scratch(before=(240,))
+    wider = kernels.sparse_add_scratch(**call, dtype="bf16", values="fp32", common="fp32")
+    assert wider == Scratch(before=(4000, 4000, 240))
+    narrower = kernels.sparse_add_scratch(**call, dtype="fp32", values="bf16", common="fp32")
+    assert narrower == Scratch(before=(120, 240))
+
+
+def test_a_dense_gradient_is_read_at_the_places_and_multiplied_by_one() -> None:
+    assert kernels.sparse_mask_scratch(entries=30, dtype="bf16") == Scratch(before=(2, 60))
+
+
+def test_inputs_of_a_product_have_one_dtype() -> None:
+    kernels.check_dtypes("attention", "bf16", "bf16")
+    with pytest.raises(InvalidWorkload, match="attention takes one dtype, not bf16, fp32; use --amp"):
+        kernels.check_dtypes("attention", "bf16", "fp32")
+
+
 # ---- flash
 
 

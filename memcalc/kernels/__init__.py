@@ -24,6 +24,7 @@ from memcalc.kernels.flash import (
 from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
 from memcalc.kernels.quantized import gemm_4bit_scratch, int8_dequant_scratch, int8_quant_scratch
 from memcalc.kernels.reductions import embedding_backward_scratch, foreach_norm_scratch
+from memcalc.kernels.sparse import sparse_add_scratch, sparse_mask_scratch
 
 __all__ = [
     "Gpu",
@@ -53,6 +54,8 @@ __all__ = [
     "safe_softmax_scratch",
     "sdpa_kernel",
     "softmax_backward_scratch",
+    "sparse_add_scratch",
+    "sparse_mask_scratch",
     "takes_gqa",
 ]
 

@@ -67,8 +67,8 @@ def check_dtypes(call: str, *dtypes: str) -> None:
     """
     if len(set(dtypes)) > 1:
         raise InvalidWorkload(
-            f"torch refuses this: {call} takes one dtype, not {', '.join(dtypes)}; use --amp, or --kbit-prepare peft "
-            "over a packed base"
+            f"torch refuses this: {call} takes one dtype, not {', '.join(dtypes)}; use --amp, or another "
+            "--kbit-prepare over a packed base"
         )
 
 

@@ -59,7 +59,7 @@ def _looks(values: Iterable[Any]) -> tuple[Any, ...] | None:
     for value in values:
         if isinstance(value, torch.Tensor):
             dtype = value.dtype
-            if not value.is_meta or not value.dim() or dtype.is_complex:
+            if not value.is_meta or not value.dim() or dtype.is_complex or value.is_sparse:
                 return None
             found.append((value.shape, value.stride(), dtype))
         elif isinstance(value, list | tuple):
@@ -74,7 +74,7 @@ def _looks(values: Iterable[Any]) -> tuple[Any, ...] | None:
 
 def _look(out: Any, args: Any) -> _Look | None:
     """How a result looks, if another tensor can be made to look so: it is no view of an argument, nor of anything."""
-    if not isinstance(out, torch.Tensor) or not out.is_meta or out.dtype.is_complex:
+    if not isinstance(out, torch.Tensor) or not out.is_meta or out.dtype.is_complex or out.is_sparse:
         return None
     storage = out.untyped_storage()
     if any(isinstance(value, torch.Tensor) and value.untyped_storage()._cdata == storage._cdata for value in args):

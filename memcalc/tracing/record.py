@@ -53,7 +53,7 @@ def record(
     Raises MemcalcError with one line where the model, the method or this torch cannot do it.
     """
     private_api.check()
-    refuse(workload)
+    refuse(workload, real=device != "meta")
     cuda = device == "meta" and workload.device == "cuda"
     place = Place(headless=workload.loss == "chunked-nll")
     chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))

@@ -15,23 +15,28 @@ _WAY_OUT = "memcalc profile runs it with real tensors, on --device cpu where the
 _NEEDING_VALUES = {  # of peft 0.21
     "ADAMSS": "clusters the weights' values (sklearn's KMeans over aten::svd_lowrank), which decides its shapes",
     "FROD": "decomposes the weights' values on the CPU (aten::_to_copy out of meta)",
-    "SHIRA": "adds a sparse tensor to each weight (aten::_coalesce), which has no meta kernel",
 }
 
 
-def refuse(w: Workload) -> None:
-    """Raise NotModelled for a workload that trace cannot run."""
+_WITH_KERNELS_OF_THEIR_OWN = {"SHIRA": "adds matrices by their entries"}
+
+
+def refuse(w: Workload, *, real: bool = False) -> None:
+    """Raise NotModelled for a workload that trace cannot run; with `real` tensors it runs what has values."""
     if w.loss in _LOSSES:
         raise NotModelled(f"trace cannot run --loss {w.loss}: {_LOSSES[w.loss]}")
     if w.quant not in _PACKED:
         raise NotModelled(f"trace cannot build --quant {w.quant}: it has bitsandbytes' nf4, fp4 and int8")
     peft_type = str((w.method.peft_config() or {}).get("peft_type"))
-    if peft_type in _NEEDING_VALUES:
+    if peft_type in _NEEDING_VALUES and not real:
         raise NotModelled(f"trace cannot run {peft_type}: it {_NEEDING_VALUES[peft_type]}; {_WAY_OUT}")
     if w.device not in ("cuda", "cpu"):
         raise NotModelled(f"trace knows the allocators of cuda and cpu: use profile on a machine with {w.device}")
     if w.device == "cpu":
         _refuse_on_cpu(w)
+    if w.device == "cpu" and peft_type in _WITH_KERNELS_OF_THEIR_OWN and not real:
+        why = _WITH_KERNELS_OF_THEIR_OWN[peft_type]
+        raise NotModelled(f"trace knows CUDA's kernels only for {peft_type}, which {why}; {_WAY_OUT}")
 
 
 def _refuse_on_cpu(w: Workload) -> None:

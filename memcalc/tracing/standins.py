@@ -80,6 +80,7 @@ class StandIn:
     opened: Callable[..., Any] | None = None  # the op as other ops, each seen by itself
     multiplies: bool = False  # it calls cuBLAS where its scratch is not empty
     last_output_first: bool = False  # the order in which its outputs are allocated
+    followed: bool = False  # the values of small tensors follow as from the op itself, whatever is run
 
 
 def table(gpu: Gpu | None) -> dict[Any, StandIn]:
@@ -90,10 +91,15 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         aten.native_dropout_backward.default: StandIn(run=_native_dropout_backward),
         aten._amp_foreach_non_finite_check_and_unscale_.default: StandIn(run=_in_place),
         aten._amp_update_scale_.default: StandIn(run=_amp_update_scale),
+        aten.add_.Tensor: StandIn(run=_add_in_place, followed=True),
+        aten.sparse_mask.default: StandIn(run=_sparse_mask),
+        aten.randperm.generator: StandIn(run=_in_order),
     }
     if gpu is None:
         found[aten.native_layer_norm.default] = StandIn(run=_layer_norm_on_cpu)
     else:
+        found[aten.add_.Tensor] = StandIn(_sparse_add, run=_add_in_place, followed=True)
+        found[aten.sparse_mask.default] = StandIn(_sparse_mask_inside, run=_sparse_mask)
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
         found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
@@ -160,6 +166,45 @@ def _in_place(*args: Any) -> None:
 
 def _amp_update_scale(scale: torch.Tensor, *args: Any) -> torch.Tensor:
     return scale
+
+
+def _in_order(n: int, *, generator: Any = None, **options: Any) -> torch.Tensor:
+    """A permutation: which one decides no memory, and drawing one of a weight's entries takes seconds."""
+    return torch.arange(n, **options)
+
+
+def _add_in_place(x: torch.Tensor, other: Any, **alpha: Any) -> torch.Tensor:
+    """A matrix by entries is added without a look at where they stand, which no tensor on meta can say."""
+    if _is_by_entries(other) and not _is_by_entries(x):
+        return x
+    out: torch.Tensor = aten.add_.Tensor(x, other, **alpha)
+    return out
+
+
+def _is_by_entries(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_sparse
+
+
+def _sparse_add(x: torch.Tensor, other: Any, **alpha: Any) -> Scratch:
+    if not _is_by_entries(other) or _is_by_entries(x):
+        return NOTHING
+    return kernels.sparse_add_scratch(
+        numel=x.numel(),
+        entries=other._nnz(),
+        dtype=DTYPE_NAMES[x.dtype],
+        values=DTYPE_NAMES[other.dtype],
+        common=DTYPE_NAMES[torch.promote_types(x.dtype, other.dtype)],
+    )
+
+
+def _sparse_mask(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Of a dense gradient, at the places of a matrix by entries; has no meta kernel."""
+    places, values = torch.empty_like(mask._indices()), torch.empty_like(mask._values(), dtype=x.dtype)
+    return torch.sparse_coo_tensor(places, values, mask.shape, check_invariants=False)
+
+
+def _sparse_mask_inside(x: torch.Tensor, mask: torch.Tensor) -> Scratch:
+    return kernels.sparse_mask_scratch(entries=mask._nnz(), dtype=DTYPE_NAMES[x.dtype])
 
 
 def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype) -> Scratch:

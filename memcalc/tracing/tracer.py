@@ -88,7 +88,7 @@ class Tracer(TorchDispatchMode):
             out = self._run(op, run, args, kwargs)
         except NotImplementedError as error:
             raise NotModelled(why_not(func, error)) from error
-        if op.standin.run is None:
+        if op.standin.run is None or op.standin.followed:
             shadows.follow(func, args, kwargs, out, shadows.LOADING if self.place.stage == "load" else shadows.STEP)
         return out
 
@@ -173,6 +173,9 @@ class Tracer(TorchDispatchMode):
                     self._follow(value, op, takes_over)
 
     def _follow_one(self, tensor: torch.Tensor, op: str, takes_over: _Block | None) -> None:
+        if tensor.is_sparse:
+            self._follow([tensor._indices(), tensor._values()], op)
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._blocks:

@@ -103,6 +103,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "without its matrices": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
         "all biases": {"bias": "all"},
     },
+    "shira": {
+        "as it is": {"rank": 4},
+        "all-linear": {"rank": 2, "target": "all-linear"},
+        "adapters as the base": {"rank": 3, "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},
@@ -134,8 +139,12 @@ def _workload(model_type: str, method: str, **options: Any) -> Workload:
     return tiny(family, method, config_changes=SUITED.get((method, family)), **options)
 
 
-def _real(w: Workload, device: str = "meta") -> Any:
+_OF_VALUES: Final = {"shira"}  # not made on meta without a recorder that knows values
+
+
+def _real(w: Workload, device: str = "") -> Any:
     """The real model under the real method. A quantized base has the shapes of one that is not."""
+    device = device or ("cpu" if w.method_name in _OF_VALUES else "meta")
     from memcalc.realize.adapters import wrap
     from memcalc.realize.model import build
 

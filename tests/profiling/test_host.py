@@ -5,6 +5,7 @@ import pytest
 
 from memcalc.allocator import cpu_replay
 from memcalc.errors import NotModelled, RunFailed
+from memcalc.importers import peft as importer
 from memcalc.profiling import host
 from memcalc.profiling.case import Case
 from memcalc.tracing.record import record
@@ -58,6 +59,15 @@ def test_auto_is_eager_attention_on_the_cpu() -> None:
     footprint = host.measure(Case(auto), record)
     assert (footprint.workload["attention"], footprint.workload["attention_kernel"]) == ("auto", "eager")
     assert footprint.peak_allocated == host.measure(Case(workload()), record).peak_allocated
+
+
+@pytest.mark.parametrize("peft_type", ["SHIRA", "FROD"])
+def test_what_trace_cannot_run_is_run_with_real_tensors(peft_type: str) -> None:
+    config = {"peft_type": peft_type, "r": 2, "target_modules": ["q_proj"]}
+    adapted = importer.workload(workload().model, config, dtype="fp32", device="cpu", seq_len=8, history="none")
+    with pytest.raises(NotModelled, match="memcalc profile runs it with real tensors"):
+        record(adapted)
+    assert host.measure(Case(adapted), record).outcome == "ok"
 
 
 @pytest.mark.parametrize("how", [{"snapshot": "x"}, {"pretrained": True}])

@@ -35,7 +35,8 @@ from memcalc.tracing.tracer import Tracer
 
 GPU: Final = find_gpu("a100-80gb")
 DTYPES: Final = {
-    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int64": torch.int64, "bool": torch.bool,
+    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int64": torch.int64, "int32": torch.int32,
+    "bool": torch.bool,
 }  # fmt: skip
 LAYOUTS: Final = ("contiguous", "leaf", "transposed", "sliced", "expanded")
 NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
@@ -271,7 +272,8 @@ def on_torch(op: Op, case: Case) -> Seen:
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         watching._follow(tensor, "tensor")  # an index that was a list: saved before any dispatch
-        block = watching._blocks[tensor.untyped_storage()._cdata]
+        stored = tensor._values() if tensor.is_sparse else tensor
+        block = watching._blocks[stored.untyped_storage()._cdata]
         assert block is not None
         seen.saved.append((len(watching.timeline.nbytes), block.row))
         return tensor
