@@ -17,13 +17,13 @@ from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.footprint import Footprint
 from memcalc.formats import ITEMSIZE
-from memcalc.kernels import cublas_workspace
+from memcalc.kernels import NO_OUTLIERS, cublas_workspace
 from memcalc.methods.base import Method
 from memcalc.optimizers import OPTIMIZERS, about_managed_memory
 from memcalc.recording import Recording, footprint_of
 from memcalc.repeating import repeated
 from memcalc.step.declaring import Architecture, Bare, declare, declare_bare
-from memcalc.step.loading import FOUR_BIT, Loaded, load
+from memcalc.step.loading import PACKED_BYTES, Loaded, load
 from memcalc.step.loops import Inference, Training
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
@@ -60,7 +60,10 @@ def record(w: Workload) -> Recording:
         checkpoint_bytes=_checkpoint_bytes(loaded, m, w),
         attention_kernel="+".join(m.kernels_taken) or _implementation_name(m.attention.implementation),
         versions=MODELLED_VERSIONS,
-        warnings=about_managed_memory(w.optimizer, _managed_bytes(loaded, w)) if w.training else (),
+        warnings=(
+            *((NO_OUTLIERS,) if w.quant == "int8" else ()),
+            *(about_managed_memory(w.optimizer, _managed_bytes(loaded, w)) if w.training else ()),
+        ),
     )
 
 
@@ -236,7 +239,7 @@ def _refuse(w: Workload) -> None:
         )
     reasons = {
         f"--loss {w.loss}": w.loss not in ("nll", "chunked-nll"),
-        f"--quant {w.quant}": w.quant not in ("none", *FOUR_BIT),
+        f"--quant {w.quant}": w.quant not in ("none", *PACKED_BYTES),
         "--merged": w.merged,
     }
     for option, refused in reasons.items():

@@ -203,7 +203,6 @@ def test_a_timeline_is_over_when_it_is_handed_out() -> None:
     [
         ({"loss": "liger"}, "--loss liger"),
         ({"device": "cpu", "loss": "chunked-nll"}, "--device cpu"),
-        ({"quant": "int8"}, "--quant int8"),
         ({"quant": "gptq"}, "--quant gptq"),
         ({"quant": "gguf:Q4_K"}, "--quant gguf:Q4_K"),
         ({"mode": "inference", "merged": True}, "--merged"),

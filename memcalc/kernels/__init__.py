@@ -22,11 +22,19 @@ from memcalc.kernels.flash import (
     flash_varlen_backward_scratch,
 )
 from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
-from memcalc.kernels.quantized import gemm_4bit_scratch, int8_dequant_scratch, int8_quant_scratch
+from memcalc.kernels.quantized import (
+    INT8_THRESHOLD,
+    NO_OUTLIERS,
+    gemm_4bit_scratch,
+    int8_dequant_scratch,
+    int8_quant_scratch,
+)
 from memcalc.kernels.reductions import embedding_backward_scratch, foreach_norm_scratch
 from memcalc.kernels.sparse import sparse_add_scratch, sparse_mask_scratch
 
 __all__ = [
+    "INT8_THRESHOLD",
+    "NO_OUTLIERS",
     "Gpu",
     "Scratch",
     "check_dtypes",

@@ -5,6 +5,8 @@ Source: bitsandbytes 0.50.2, backends/cuda/ops.py. Unverified on a GPU.
 
 from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
 
+INT8_THRESHOLD = 6.0  # of LLM.int8()'s outliers: transformers 5.24.0, utils/quantization_config.py
+NO_OUTLIERS = "int8: no column of an activation was taken for an outlier; each that is one costs a little more"
 BLOCKSIZE = 64  # weights under one absmax: bitsandbytes/nn/modules.py, Params4bit
 
 

@@ -319,11 +319,17 @@ def refuse_conv1d(m: "Builder", w: "Weight", name: str) -> None:
 
 def refuse_packed(w: "Weight", name: str) -> None:
     """Raise InvalidWorkload where an update of the weight's stored shape cannot be added to a packed one's output."""
-    if w.packed:
+    if w.packed == 4:
         raise InvalidWorkload(
             "--quant cannot go with this --method: peft shapes its update by the stored weight, and the packed one of "
             f"{name} has another shape"
         )
+
+
+def refuse_eight_bits(w: "Weight", name: str) -> None:
+    """Raise NotModelled where what peft makes beside a weight of whole numbers is not written."""
+    if w.packed == 8:
+        raise NotModelled(f"estimate does not write this --method over the 8-bit {name}: memcalc trace runs it")
 
 
 def target_option() -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, refuse_eight_bits, target_option
 from memcalc.options import option
 from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import permute
@@ -58,6 +58,7 @@ class Boft(OnLinears):
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/boft/layer.py, Linear.forward."""
         refuse_conv1d(m, w, name)
+        refuse_eight_bits(w, name)
         if self.boft_dropout:
             raise NotModelled("estimate does not write --boft-dropout: memcalc trace runs it")
         wanted = self._size or self.boft_block_num

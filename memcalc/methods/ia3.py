@@ -122,7 +122,7 @@ def _over_plain(x: "Tensor", w: "Weight", vector: "Tensor", *, at_input: bool) -
 
 
 def _over_packed(x: "Tensor", w: "Weight", vector: "Tensor", *, at_input: bool) -> "Tensor":
-    """peft 0.21.2, tuners/ia3/bnb.py, Linear4bit.forward."""
+    """peft 0.21.2, tuners/ia3/bnb.py, Linear4bit.forward, Linear8bitLt.forward."""
     scaling = _flattened(vector)
     by_hand = tape.autocast is None and x.dtype != "fp32"
     x_cast = cast(x, "fp32") if by_hand else x
@@ -133,7 +133,8 @@ def _over_packed(x: "Tensor", w: "Weight", vector: "Tensor", *, at_input: bool) 
         result = w.linear(x_cast)
         dtype = result.dtype
         result = mul(result, scaling)
-    result = clone(result)
+    if w.packed == 4:
+        result = clone(result)
     if by_hand:
         result = cast(result, dtype)
     return result

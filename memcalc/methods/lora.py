@@ -183,9 +183,12 @@ class Lora(OnLinears):
     def _over_packed(
         self, m: "Builder", x: "Tensor", w: "Weight", a: "Tensor", b: "Tensor", magnitude: "Tensor | None"
     ) -> "Tensor":
-        """peft 0.21.2, tuners/lora/bnb.py, Linear4bit.forward: a cloned output, casts by hand outside autocast only."""
+        """peft 0.21.2, tuners/lora/bnb.py, Linear4bit.forward, Linear8bitLt.forward: casts by hand outside autocast
+        only. The output of four bits is cloned.
+        """
         result = w.linear(x)
-        result = clone(result)
+        if w.packed == 4:
+            result = clone(result)
         by_hand = tape.autocast is None
         dtype = result.dtype
         x_cast = cast(x, a.dtype) if by_hand else x

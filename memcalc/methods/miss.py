@@ -47,7 +47,7 @@ class Miss(OnLinears):
         own = m.adapter(name, "miss_block.default", (self.rank, self.mini_r if mini else w.d_out))
         result = w.linear(x)
         dtype = x.dtype
-        if w.packed:
+        if w.packed == 4:
             result = clone(result)
         block = repeat(own, w.d_out // self.mini_r, 1) if mini else own
         padded = x if w.d_in % self.rank == 0 else pad_last(x, w.d_in + self.rank - w.d_in % self.rank)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.methods.base import OnLinears, check_dropout, target_option
+from memcalc.methods.base import OnLinears, check_dropout, refuse_eight_bits, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, matmul
@@ -51,6 +51,7 @@ class RandLora(OnLinears):
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/randlora/layer.py, Linear.forward; bnb.py, Linear4bit.forward over a packed weight."""
+        refuse_eight_bits(w, name)
         narrow_side = min(w.d_in, w.d_out)
         count = ceil(narrow_side / self.rank)
         scales = m.adapter(name, "randlora_lambda.default", (self.rank, count))
@@ -64,7 +65,7 @@ class RandLora(OnLinears):
             "buffer",
         )
         result = w.linear(x)
-        if w.packed:
+        if w.packed == 4:
             result = clone(result)
         random = narrow(narrow(b, 0, max(w.d_in, w.d_out)), 1, count)
         flat_b = reshape(random, (random.shape[0], count * self.rank))

@@ -46,7 +46,7 @@ class Vera(OnLinears):
         b = m.shared(name, "vera_B.default", (m.common.d_out, self.rank), "buffer")
         result = w.linear(x)
         dtype = result.dtype
-        if w.packed:
+        if w.packed == 4:
             result = clone(result)
         first, second = narrow(a, 1, w.d_in), narrow(b, 0, w.d_out)
         x_cast = cast(x, between.dtype)

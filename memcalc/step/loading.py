@@ -14,13 +14,14 @@ from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Builder
 from memcalc.tape.declared import Adapter, Declared
+from memcalc.tape.ops.eight_bit import Packed8Bit, quantize_rows
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
 from memcalc.tape.tape import Leaf, Tensor, new, tape
 from memcalc.tape.weights import LINEAR, PACKABLE
 from memcalc.units import GIB
 from memcalc.workload import Workload
 
-FOUR_BIT = ("nf4", "fp4")
+PACKED_BYTES = {"nf4": 0.5, "fp4": 0.5, "int8": 1.0}  # of one weight, as the warm-up counts them
 
 
 class Loaded(NamedTuple):
@@ -124,7 +125,7 @@ def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, de
     packed = {
         name
         for name, declared in model.base.items()
-        if declared.kind in PACKABLE and name not in kept and w.quant in FOUR_BIT
+        if declared.kind in PACKABLE and name not in kept and w.quant in PACKED_BYTES
     }
     last, unwritten = f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count)
     in_last = [name for name in parameters if name.startswith(last)]
@@ -136,6 +137,9 @@ def _device_map(m: Builder, model: Architecture, family: Family, w: Workload, de
             tape.scope = name.rpartition(".")[0]
             transposed = declared.kind == "conv1d"
             d_out, d_in = declared.shape[::-1] if transposed else declared.shape
+            if w.quant == "int8":
+                m.weights[tape.scope] = Packed8Bit(d_out, d_in, *quantize_rows((d_out, d_in), w.dtype))
+                continue
             codes, state = quantize(
                 (d_out, d_in), double_quant=w.double_quant, first=first, from_dtype=w.dtype, transposed=transposed
             )
@@ -153,7 +157,10 @@ def _warm_up(model: Architecture, parameters: list[str], packed: set[str], w: Wo
 
     Source: transformers 5.24.0, modeling_utils.py, caching_allocator_warmup, which leaves 1.2 GiB of the card.
     """
-    nbytes = sum(prod(model.base[name].shape) * (0.5 if name in packed else ITEMSIZE[w.dtype]) for name in parameters)
+    nbytes = sum(
+        prod(model.base[name].shape) * (PACKED_BYTES[w.quant] if name in packed else ITEMSIZE[w.dtype])
+        for name in parameters
+    )
     nbytes = min(nbytes, w.gpu.memory_bytes - 1.2 * GIB)
     tape.scope = ""
     new((int(nbytes // 2),), "fp16", "warm-up")
@@ -271,7 +278,9 @@ def _made_in(m: Builder, module: str, w: Workload) -> str:
     if w.method.keeps_dtype and any(name.startswith(f"{module}.") for name in m.weights):
         return "fp32"
     base = m.parameters.get(f"{module}.weight")
-    return w.dtype if base is None else base.dtype
+    if base is not None:
+        return base.dtype
+    return "fp32" if w.quant == "int8" else w.dtype  # which peft does not see under int8
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
@@ -309,7 +318,7 @@ def link(m: Builder, model: Architecture) -> None:
         module = name.removesuffix(".weight")
         bias = m.parameters.get(f"{module}.bias")
         packed = m.weights.get(module)
-        if isinstance(packed, Packed4Bit):
+        if packed is not None and packed.packed:
             packed.bias = bias
         else:
             m.weights[module] = made(m.parameters[name], bias)

@@ -280,7 +280,7 @@ class Inference:
 
     def run(self, *, prepared: bool = False) -> None:
         tape.timeline.phase("forward")
-        tape.category, tape.scope, tape.grad = "activations", "", False
+        tape.category, tape.scope, tape.grad, tape.inference = "activations", "", False, True
         shape = (self.w.batch, self.w.seq_len)
         ids = new(shape, "int64", "input_ids")
         mask = new(shape, "int64", "attention_mask") if self.w.padded else None

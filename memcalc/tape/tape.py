@@ -27,6 +27,7 @@ class Tape:
         "gemm_workspaces",
         "grad",
         "in_backward",
+        "inference",
         "number",
         "scope",
         "timeline",
@@ -45,6 +46,7 @@ class Tape:
         self.scope = ""  # module path of the call under way
         self.category = "activations"  # of blocks that say nothing else
         self.grad = True  # torch.is_grad_enabled()
+        self.inference = False  # torch.is_inference_mode_enabled()
         self.in_backward = False
         self.number = 0  # autograd's sequence number
         self.frame: SavedFrame | None = None  # the checkpointed call under way

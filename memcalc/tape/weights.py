@@ -18,7 +18,7 @@ class Weight(Protocol):
     @property
     def d_out(self) -> int: ...
     @property
-    def packed(self) -> bool: ...
+    def packed(self) -> int: ...  # bits of its codes; 0: it is stored in a floating-point dtype
     @property
     def turned(self) -> bool: ...  # Conv1D's (d_in, d_out)
     def linear(self, x: Tensor) -> Tensor: ...
@@ -43,8 +43,8 @@ class Plain:
         return self.weight.shape[0]
 
     @property
-    def packed(self) -> bool:
-        return False
+    def packed(self) -> int:
+        return 0
 
     @property
     def turned(self) -> bool:

@@ -65,6 +65,11 @@ def int8_product(
     return result
 
 
+def int8_dequantized(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """int8_vectorwise_dequant (_ops.py): plain torch on CUDA too, a product with the scales, then with 1 / 127."""
+    return x * scales.view(-1, 1) * (1 / 127)
+
+
 def int8_rows(x: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """int8_vectorwise_quant without outliers; the scales are born before the codes."""
     scales = torch.empty(x.numel() // x.shape[-1], dtype=torch.float32, device=x.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from memcalc import kernels
 from memcalc.footprint import Footprint
 from memcalc.optimizers import about_managed_memory
 from memcalc.realize import describing, loops, versions
@@ -29,7 +30,6 @@ from memcalc.workload import Workload
 _NO_CUDNN = (
     "a recurrent layer runs in cuDNN on a GPU: trace follows PyTorch's own kernels, and what cuDNN keeps is not in it"
 )
-_NO_OUTLIERS = "int8: no column of an activation was taken for an outlier; each that is one costs a little more"
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
 
@@ -87,7 +87,7 @@ def record(
             attention_kernel=_kernel_taken(model, chooser),
             versions=versions.installed(),
             warnings=(
-                *((_NO_OUTLIERS,) if workload.quant == "int8" else ()),
+                *((kernels.NO_OUTLIERS,) if workload.quant == "int8" else ()),
                 *((_NO_CUDNN,) if cuda and any(isinstance(one, nn.RNNBase) for one in model.modules()) else ()),
                 *about_managed_memory(workload.optimizer, managed),
             ),

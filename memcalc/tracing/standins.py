@@ -124,6 +124,7 @@ def _bitsandbytes(gpu: Gpu) -> dict[Any, StandIn]:
         ops.int8_mixed_scaled_mm.default: StandIn(opened=bnb.int8_mixed_product),
         ops.int8_scaled_mm.default: StandIn(opened=bnb.int8_product),
         ops.int8_vectorwise_quant.default: StandIn(bnb.int8_rows_scratch, run=bnb.int8_rows, last_output_first=True),
+        ops.int8_vectorwise_dequant.default: StandIn(opened=bnb.int8_dequantized),
         ops.int8_mm_dequant.default: StandIn(bnb.int8_dequant_scratch),
     }
 

@@ -7,10 +7,11 @@ functional.py (dequantize_4bit).
 from dataclasses import dataclass
 from math import prod
 
+from memcalc.errors import InvalidWorkload
 from memcalc.formats import BLOCK_4BIT
 from memcalc.kernels import Gpu, gemm_4bit_scratch
 from memcalc.tape.ops.elementwise import cast
-from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, products, record, scratch, wants
+from memcalc.tape.tape import Array, Leaf, Tensor, gemm, like, new, products, record, scratch, tape, wants
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -27,8 +28,8 @@ class Packed4Bit:
     bias: Tensor | None = None
 
     @property
-    def packed(self) -> bool:
-        return True
+    def packed(self) -> int:
+        return 4
 
     @property
     def turned(self) -> bool:
@@ -37,10 +38,8 @@ class Packed4Bit:
     def linear(self, x: Tensor) -> Tensor:
         """Linear4bit.forward: x in the compute dtype, the result in x's own; the bias is cast for good."""
         low = cast(x, self.compute_dtype)
-        if self.bias is not None and self.bias.dtype != self.compute_dtype:
-            self.bias.data = like(self.bias.data, "bias", self.compute_dtype, "weights")
-            if isinstance(self.bias.node, Leaf):
-                self.bias.node.array = self.bias.data
+        if self.bias is not None:
+            cast_bias(self.bias, self.compute_dtype)
         return cast(self._multiply(low), x.dtype)
 
     def dense(self) -> Tensor:
@@ -93,6 +92,20 @@ class Packed4Bit:
             return [gx, gb]
 
         return record(out, (x,) if bias is None else (x, bias), backward, python=True)
+
+
+def cast_bias(bias: Tensor, dtype: str) -> None:
+    """The bias in another dtype from now on: `bias.data = bias.data.to(dtype)`, which inference mode forbids."""
+    if bias.dtype == dtype:
+        return
+    if tape.inference:
+        raise InvalidWorkload(
+            f"bitsandbytes casts this model's {bias.dtype} biases to {dtype} for good, which PyTorch refuses under "
+            "inference_mode: take --amp none, or the --dtype of the activations"
+        )
+    bias.data = like(bias.data, "bias", dtype, "weights")
+    if isinstance(bias.node, Leaf):
+        bias.node.array = bias.data
 
 
 def _dequantized(n: int, k: int, dtype: str, double_quant: bool) -> Array:
