@@ -240,7 +240,6 @@ def _refuse(w: Workload) -> None:
     reasons = {
         f"--loss {w.loss}": w.loss not in ("nll", "chunked-nll"),
         f"--quant {w.quant}": w.quant not in ("none", *PACKED_BYTES),
-        "--merged": w.merged,
     }
     for option, refused in reasons.items():
         if refused:
@@ -303,8 +302,8 @@ def _trainable(loaded: Loaded, w: Workload) -> int:
 
 
 def _checkpoint_bytes(loaded: Loaded, m: Builder, w: Workload) -> int:
-    """Tensor bytes that save_pretrained writes: adapters and trained biases, or for full fine-tuning the model."""
-    if not w.method.adds:
+    """Tensor bytes that save_pretrained writes: adapters and trained biases, or the model if nothing is beside it."""
+    if w.merged or not w.method.adds:
         return _total(loaded) * ITEMSIZE[w.dtype]
     targets = sum(loaded.times(f"{name}.") for name in loaded.model.targets)
     total = 0

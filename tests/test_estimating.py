@@ -205,7 +205,6 @@ def test_a_timeline_is_over_when_it_is_handed_out() -> None:
         ({"device": "cpu", "loss": "chunked-nll"}, "--device cpu"),
         ({"quant": "gptq"}, "--quant gptq"),
         ({"quant": "gguf:Q4_K"}, "--quant gguf:Q4_K"),
-        ({"mode": "inference", "merged": True}, "--merged"),
         ({"device": "cpu", "amp": "bf16"}, "--device cpu"),
         ({"device": "cpu", "attention": "sdpa"}, "--device cpu"),
     ],

@@ -31,6 +31,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("freeze", {"quant": "nf4"}, ("--quant nf4", "--method freeze")),
     ("lora", {"merged": True}, ("--merged", "--mode inference")),
     ("full", {"merged": True, "mode": "inference"}, ("--merged", "--method full")),
+    ("prompt_tuning", {"merged": True, "mode": "inference"}, ("--merged", "--method prompt_tuning")),
     ("lora", {"mode": "inference", "checkpointing": True}, ("--checkpointing", "--mode inference")),
     ("lora", {"mode": "inference", "history": "same"}, ("--history", "--mode inference")),
     ("lora", {"mode": "inference", "neftune_alpha": 5}, ("--neftune-alpha", "--mode inference")),

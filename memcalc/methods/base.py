@@ -220,6 +220,13 @@ class Method:
         """
         yield ""
 
+    def merge(self, m: "Builder", module: str) -> None:
+        """Compute what the adapters of the target `module` (full name) add to its weight, in place.
+
+        Raises NotModelled where it is not written.
+        """
+        raise NotModelled("estimate does not write --merged under this method: memcalc trace runs it")
+
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """How many bytes of a checkpoint the adapter `name` (full name) takes, which has `nbytes` itself.
 

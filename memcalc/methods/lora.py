@@ -19,7 +19,7 @@ from memcalc.methods.base import (
 from memcalc.methods.of_lora import dora, pissa, plus
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
-from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.linear import linear, mm
 from memcalc.tape.ops.views import clone
 from memcalc.tape.tape import tape
 
@@ -208,6 +208,13 @@ class Lora(OnLinears):
             yield from (dora.A, dora.B)
         if self.use_dora:
             dora.begin(m, module)
+
+    def merge(self, m: "Builder", module: str) -> None:
+        """The product of B and A, and its scaling. Source: peft 0.21.2, tuners/lora/layer.py, get_delta_weight."""
+        if self.use_dora or self.modules_to_save:
+            raise NotModelled("estimate does not write --merged with DoRA or modules to save: memcalc trace runs it")
+        product = mm(m.parameters[f"{module}.{dora.B}"], m.parameters[f"{module}.{dora.A}"])
+        scale(product)
 
     def _rate(self, m: "Builder") -> float:
         return self.lora_dropout if m.training else 0.0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from memcalc.errors import NotModelled
 from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
+from memcalc.methods.base import Method
 from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Builder
@@ -108,6 +109,9 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
         _cast_back(m, model, family)
     tape.category = "activations"
     trained = _mark_trained(m, model, w, reassigned)
+    if w.merged:
+        model = _merge(m, model, w)
+        trained = {name: x for name, x in trained.items() if name in model.base}
     link(m, model)
     timeline.phase_end()
     return Loaded(trained, model, f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count))
@@ -307,6 +311,28 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
         tape.scope = name.rpartition(".")[0]
         trained[name] = m.parameters[name] = Tensor(old.data, Leaf(old.data, "gradients"))
     return trained
+
+
+def _merge(m: Builder, model: Architecture, w: Workload) -> Architecture:
+    """merge_and_unload, module by module: what is left is the base model, and no method acts on it any more.
+
+    Source: peft 0.21.2, tuners/tuners_utils.py, _unload_and_optionally_merge.
+    """
+    if w.quant != "none":
+        raise NotModelled(f"estimate does not write --merged into --quant {w.quant}: memcalc profile measures it")
+    outer, tape.category, tape.grad = tape.category, "adapter", False
+    modules: dict[str, list[str]] = {}
+    for name in parameter_order(model):
+        if name in model.adapters:
+            modules.setdefault(model.adapters[name].module(name), []).append(name)
+    for module, names in modules.items():
+        tape.scope = module
+        w.method.merge(m, module)
+        for name in names:
+            del m.parameters[name]
+    tape.category, tape.grad = outer, True
+    m.method, m.targets = Method(), frozenset()
+    return model._replace(adapters={}, targets=frozenset())
 
 
 def link(m: Builder, model: Architecture) -> None:
