@@ -192,6 +192,12 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         temporaries="group at once",
         source="schedulefree 1.4.1, adamw_schedulefree.py, AdamWScheduleFree.step",
     ),
+    "schedule_free_radam": Optimizer(
+        torch_class="schedulefree.RAdamScheduleFree",
+        states=_like("z", "exp_avg_sq"),
+        temporaries="group at once",
+        source="schedulefree 1.4.1, radam_schedulefree.py, RAdamScheduleFree.step, from the sixth step on",
+    ),
     "schedule_free_sgd": Optimizer(
         torch_class="schedulefree.SGDScheduleFree",
         states=_like("z"),
@@ -252,7 +258,7 @@ AWAITED = frozenset(
         "adamw_torch_xla adamw_torch_npu_fused adamw_anyprecision adamw_torch_4bit adamw_torch_8bit "
         "galore_adamw galore_adamw_8bit galore_adafactor "
         "galore_adamw_layerwise galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo grokadamw "
-        "schedule_free_radam apollo_adamw apollo_adamw_layerwise "
+        "apollo_adamw apollo_adamw_layerwise "
         "stable_adamw "
     ).split()
 )

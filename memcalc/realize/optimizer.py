@@ -39,7 +39,18 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
         _prepare(optimizer)
     if hasattr(optimizer, "train"):  # schedulefree's, which know two modes
         optimizer.train()
+    if name == "RAdamScheduleFree":
+        _past_its_first_steps(optimizer)
     return optimizer
+
+
+def _past_its_first_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Few steps are run here, and RAdam's first ones divide by nothing: a training run needs what its later ones need.
+
+    Source: schedulefree 1.4.1, radam_schedulefree.py, RAdamScheduleFree.step (rho_t > 4).
+    """
+    for group in optimizer.param_groups:
+        group["k"] = 5
 
 
 def _make_of_loop(cls: Any, model: nn.Module, workload: Workload, options: dict[str, Any]) -> torch.optim.Optimizer:

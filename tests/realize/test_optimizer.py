@@ -54,3 +54,14 @@ def test_a_loop_of_ones_own_has_one_group_in_order() -> None:
     (group,) = _groups("llama", loop="plain")
     assert group[0] == "model.embed_tokens.weight"
     assert group[-1] == "lm_head.weight"
+
+
+def test_radam_is_past_its_first_steps_which_divide_by_nothing() -> None:
+    """Held against what it does: from the sixth step on there is a denominator."""
+    pytest.importorskip("schedulefree")
+    model = torch.nn.Linear(4, 4)
+    optimizer: Any = make_optimizer(model, tiny("llama", "full", optimizer="schedule_free_radam", loop="plain"))
+    assert [group["k"] for group in optimizer.param_groups] == [5]
+    model.weight.grad, model.bias.grad = torch.ones(4, 4), torch.ones(4)
+    optimizer.step()
+    assert not torch.equal(model.weight.grad, torch.ones(4, 4))  # normalized in place
