@@ -284,7 +284,8 @@ def _made_in(m: Builder, module: str, w: Workload) -> str:
     base = m.parameters.get(f"{module}.weight")
     if base is not None:
         return base.dtype
-    return "fp32" if w.quant == "int8" else w.dtype  # which peft does not see under int8
+    # peft knows a packed layer's compute dtype by nf4's and fp4's alone
+    return "fp32" if w.quant == "int8" and w.method.peft_config() is not None else w.dtype
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
