@@ -79,6 +79,16 @@ class Anatomy(NamedTuple):
         return found
 
 
+class Target(NamedTuple):
+    """A module beside which something trains, in numbers of its parameters."""
+
+    name: str
+    model_type: str
+    weight: int
+    bias: int
+    added: int  # what trains beside it
+
+
 class OptimizerMaker(NamedTuple):
     """A function of peft.optimizers that makes a method's optimizer, of the class that is asked for."""
 
@@ -91,7 +101,7 @@ class Method:
 
     __slots__ = ()
     kind: ClassVar[Kind] = "selective"
-    merges: ClassVar[bool] = False  # whether peft can fold what it adds into the base's own weights
+    merges: ClassVar[bool] = False  # whether what it adds can be folded into the base's own weights
 
     @property
     def layers_alike(self) -> bool:
@@ -132,12 +142,9 @@ class Method:
         """
         return range(1, LARGEST + 1)
 
-    def rewritten(self, weight: int, added: int) -> int:
-        """How many numbers the model differs in where `added` ones train beside a target's weight of so many.
-
-        What cannot be merged stays beside it.
-        """
-        return added
+    def rewritten(self, target: Target) -> int:
+        """How many numbers the tuned model differs in at a target. What cannot be merged stays beside it."""
+        return target.added
 
     @property
     def keeps_dtype(self) -> bool:
@@ -283,8 +290,8 @@ class OnLinears(Method, ABC):
     def layers_alike(self) -> bool:
         return not names_a_layer(self.target)
 
-    def rewritten(self, weight: int, added: int) -> int:
-        return weight if self.merges else added
+    def rewritten(self, target: Target) -> int:
+        return target.weight if self.merges else target.added
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         return match_targets(self.target or self.default_targets(model.model_type), model)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import DEFAULT_TARGETS, Kind, OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import DEFAULT_TARGETS, Kind, OnLinears, Target, refuse_conv1d, target_option
 from memcalc.tape.ops.elementwise import add, cast
 from memcalc.tape.ops.views import view
 
@@ -25,8 +25,8 @@ class Beft(OnLinears):
     kind: ClassVar[Kind] = "selective"
     target: tuple[str, ...] = target_option()
 
-    def rewritten(self, weight: int, added: int) -> int:
-        return added
+    def rewritten(self, target: Target) -> int:
+        return target.added
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         """LoRA's but the query, of which peft's table has the models that have values of their own.

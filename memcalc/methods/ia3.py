@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, shown
-from memcalc.methods.base import ALL_LINEAR, OnLinears, names_a_layer, target_option
+from memcalc.methods.base import ALL_LINEAR, OnLinears, Target, names_a_layer, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import cast, mul, scale
 from memcalc.tape.ops.views import clone, view
@@ -88,12 +88,20 @@ class Ia3(OnLinears):
         """Ends of the names of the modules that are scaled at their input."""
         return self.default_targets(model_type)[-1:] if self.feedforward_modules == _AUTO else self._named
 
+    def _at_input(self, name: str, model_type: str) -> bool:
+        """Whether a target is scaled at its input. IA3Model._check_target_module_feedforward."""
+        ends = self._feedforward(model_type)
+        return bool(ends) and name.endswith(ends)
+
     def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        ends = self._feedforward(m.sizes.model_type)
-        at_input = bool(ends) and name.endswith(ends)  # IA3Model._check_target_module_feedforward
+        at_input = self._at_input(name, m.sizes.model_type)
         shape = (1, w.d_in) if at_input else (w.d_out, 1)
         vector = m.adapter(name, "ia3_l.default", shape)
         return (_over_packed if w.packed else _over_plain)(x, w, vector, at_input=at_input)
+
+    def rewritten(self, target: Target) -> int:
+        """Behind a layer its bias is scaled too."""
+        return target.weight if self._at_input(target.name, target.model_type) else target.weight + target.bias
 
     def peft_defaults(self, model_type: str) -> dict[str, Any]:
         """A pattern names what a list would: peft does not hold it against the targets."""

@@ -1,10 +1,10 @@
 """LISA: a few layers train at a time, embeddings and head always."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Anatomy, Kind, Method
 from memcalc.options import option
 
 
@@ -26,6 +26,7 @@ class Lisa(Method):
     Source: LMFlow, src/lmflow/pipeline/utils/lisa_trainer.py, DynamicLayerActivationCallback.
     """
 
+    kind: ClassVar[Kind] = "lean"
     lisa_layers: int = option(
         2,
         "--lisa-layers",

@@ -85,6 +85,7 @@ class Survey:
             "schema": "memcalc.survey/1",
             "model": self.model,
             "workload": dict(self.workload),
+            "full": None if self.full is None else self.full._asdict(),
             "rows": [asdict(row) for row in self.rows],
             "refused": dict(self.refused),
         }
@@ -97,7 +98,7 @@ class Survey:
 def survey(model: str | Model, names: Iterable[str], options: Mapping[str, Any], tell: Tell = lambda _: None) -> Survey:
     """Every method of `names` on a model; each takes those of the options that it knows.
 
-    Raises InvalidWorkload or UnknownName for what goes with none of them.
+    Raises InvalidWorkload or UnknownName for what goes with none of them; where none can be had, what the first says.
     """
     if options.get("mode", "train") != "train":
         raise InvalidWorkload("a survey is of training, and of inference besides: it takes no --mode")
@@ -106,7 +107,7 @@ def survey(model: str | Model, names: Iterable[str], options: Mapping[str, Any],
     with without_collector():
         full = _full(model, options)
         rows: list[Row] = []
-        refused: dict[str, str] = {}
+        refused: dict[str, MemcalcError] = {}
         shared: dict[str, Any] = {}
         bases: Bases = {}
         for name in chosen:
@@ -115,14 +116,15 @@ def survey(model: str | Model, names: Iterable[str], options: Mapping[str, Any],
                 w = workload(model, name, options)
                 row = _row(w, full, *_added(workload(model, name, _of_inference(options)), bases))
             except MemcalcError as error:
-                refused[name] = str(error)
+                refused[name] = error
                 continue
             rows.append(row)
             said = {key: value for key, value in w.to_json().items() if key in _SHARED}
             shared = {key: value for key, value in (shared or said).items() if said[key] == value}
     if not rows:
-        raise InvalidWorkload(next(iter(refused.values())))
-    return Survey(str(shared["model"]), shared, full, tuple(rows), refused)
+        raise next(iter(refused.values()))
+    reasons = {name: str(error) for name, error in refused.items()}
+    return Survey(str(shared["model"]), shared, full, tuple(rows), reasons)
 
 
 def checked(names: Iterable[str], options: Mapping[str, Any]) -> list[str]:

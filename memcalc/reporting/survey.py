@@ -130,6 +130,8 @@ def percent(share: float | None) -> str:
     """A share with two digits that count, or whole per cent."""
     if share is None:
         return _NOTHING
+    if share < 1e-6:
+        return "< 0.0001 %"
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from memcalc.families import Family
 from memcalc.families.config import Config
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Anatomy, Method, Target
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
 from memcalc.tape.declared import Adapter, Common, Declared, Lookup, Sizes
@@ -68,9 +68,15 @@ def changed_in(model: Architecture, method: Method) -> int:
         elif adapter.trains:
             beside[adapter.module(name)] += prod(adapter.shape)
     for module, added in beside.items():
-        weight = model.base.get(f"{module}.weight")
-        changed += added if weight is None else method.rewritten(prod(weight.shape), added)
+        weight, bias = (_count(model, f"{module}.{part}") for part in ("weight", "bias"))
+        changed += method.rewritten(Target(module, model.sizes.model_type, weight, bias, added)) if weight else added
     return changed
+
+
+def _count(model: Architecture, name: str) -> int:
+    """Numbers in a parameter of the base; 0 where it has none of that name."""
+    declared = model.base.get(name)
+    return 0 if declared is None else prod(declared.shape)
 
 
 def linear_shapes(base: Mapping[str, Declared], names: Iterable[str]) -> list[tuple[int, int]]:

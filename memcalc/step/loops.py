@@ -69,6 +69,7 @@ class Training:
             self.scaler.prepare()
         if self.trainer is not None:
             self.trainer.prepare()
+        self.turns.take(self.turns.round[-1])
         self.step(self.w.seq_len)
 
     def phase(self, name: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import memcalc
 from memcalc import methods
 from memcalc.catalog.find import Model
-from memcalc.errors import InvalidWorkload, MemcalcError, UnknownName
+from memcalc.errors import InvalidWorkload, MemcalcError, NotModelled, UnknownName
 from memcalc.estimating import architecture_of, estimate
 from memcalc.methods.base import Kind
 from memcalc.planning.survey import Row, Survey, survey
@@ -46,6 +46,8 @@ def test_what_it_changes_once_merged_is_what_peft_changes(method: str) -> None:
     torch.manual_seed(0)
     with warnings.catch_warnings(action="ignore"):
         base: Any = build(w, "cpu")
+        for x in base.parameters():  # biases begin with zeros, which no factor changes
+            torch.nn.init.normal_(x.data)
         before = {name: x.detach().clone() for name, x in base.named_parameters()}
         model: Any = wrap(base, w, "cpu")
         added = sum(x.numel() for x in model.parameters()) - sum(x.numel() for x in before.values())
@@ -152,6 +154,11 @@ def test_an_option_that_none_has_is_refused_with_its_owners() -> None:
 def test_where_no_method_can_be_had_the_first_reason_is_the_answer() -> None:
     with pytest.raises(InvalidWorkload, match="trains biases"):
         _survey("bitfit")
+
+
+def test_what_estimate_does_not_write_at_all_keeps_its_exit_code() -> None:
+    with pytest.raises(NotModelled, match="int8"):
+        _survey("lora", quant="int8")
 
 
 def test_a_survey_is_of_training() -> None:
