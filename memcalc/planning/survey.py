@@ -29,8 +29,9 @@ Tell = Callable[[str], None]  # what is being done, for whoever waits
 Bases = dict[tuple[str, bool, str], tuple[int, int]]  # parameters and peak of forwards without any method
 
 _SHARED = ("model", "model_config", "gpu", *options_of(Workload))
-_OF_TRAINING = (  # options that a forward alone has no use for, or that mean another thing there
-    "checkpointing", "checkpoint_every", "reentrant", "history", "kbit_prepare", "use_cache", "mode", "merged",
+_OF_A_FORWARD = (  # the workload's options that mean the same at inference
+    "batch", "seq_len", "padded", "dtype", "amp", "quant", "double_quant", "autocast_adapter_dtype", "attention",
+    "load", "device", "alloc_conf",
 )  # fmt: skip
 _OF_ADAPTERS = ("quant", "double_quant", "kbit_prepare", "load")  # a quantized base cannot train in full
 
@@ -161,7 +162,8 @@ def _full(model: str | Model, options: Mapping[str, Any]) -> Needs | None:
 
 
 def _of_inference(options: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if _plain(name) not in _OF_TRAINING}
+    of_training = options_of(Workload).keys() - set(_OF_A_FORWARD)
+    kept = {name: value for name, value in options.items() if _plain(name) not in of_training}
     return {**kept, "mode": "inference"}
 
 

@@ -111,6 +111,14 @@ def test_what_inference_adds_is_the_difference_of_two_estimates() -> None:
     assert (_row("full").inference_params, _row("full").inference_bytes, _row("full").mergeable) == (0, 0, None)
 
 
+@pytest.mark.parametrize(
+    "options", [{"loss": "chunked-nll"}, {"checkpointing": True}, {"history": "none"}, {"kbit_prepare": "peft"}]
+)
+def test_what_is_of_training_alone_is_left_out_at_inference(options: dict[str, Any]) -> None:
+    given = {**options, **({"quant": "nf4"} if "kbit_prepare" in options else {})}
+    assert _row("lora", **given).inference_bytes == _row("lora").inference_bytes
+
+
 def test_a_quantized_base_is_held_against_its_own_kind_at_inference_and_against_full_fine_tuning_in_a_step() -> None:
     row = _row("qlora")
     assert (row.quant, row.checkpointing) == ("nf4", True)
