@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears
+from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, Target
 from memcalc.options import option
 from memcalc.tape import declared
 from memcalc.tape.ops.elementwise import add, cast, hardtanh, mul, scale, shift, sigmoid
@@ -42,15 +42,15 @@ class DiffPruning(OnLinears):
         aliases=("--target-modules", "--targets"),
     )
 
-    def rewritten(self, weight: int, added: int) -> int:
-        return added // 2
+    def rewritten(self, target: Target) -> int:
+        return target.added // 2
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return (ALL_LINEAR,)
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """Changed.forward of realize/modules/diff.py."""
-        refuse_packed(name, packed=w.packed)
+        refuse_packed(name, packed=bool(w.packed))
         assert isinstance(w, Plain)
         weight = _changed(m, name, "weight", w.weight)
         bias = None if w.bias is None else _changed(m, name, "bias", w.bias)

@@ -11,7 +11,6 @@ from torch import nn
 
 from memcalc.realize.adapters import wants_tasks
 from memcalc.realize.batch import Batch, make_batch
-from memcalc.realize.chunked import in_chunks
 from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
@@ -35,6 +34,8 @@ class Training:
         if workload.neftune_alpha is not None:
             add_noise(model, workload)
         if workload.loss == "chunked-nll":
+            from memcalc.realize.chunked import in_chunks  # needs transformers to be there
+
             in_chunks(model)
         self.step = self._plain_step
         if workload.loop == "trainer":

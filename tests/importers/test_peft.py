@@ -138,7 +138,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "LOHA": {"r": 4, "alpha": 16},
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
     "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
-    "SHIRA": {"r": 2, "random_seed": 5}, "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
+    "SHIRA": {"r": 2, "random_seed": 5},
 }  # fmt: skip
 
 
