@@ -37,6 +37,8 @@ def reason(row: Row, figure: Figure) -> Reason | None:
             return Reason(
                 "the longest batch's length is not published: 684 tokens were inferred, 683 to 688 fit (see the range)"
             )
+        case "peft", "saved file" if row.workload.method_name == "adalora":
+            return Reason("when the run ends ranks have been allotted, and of those at first a share is saved")
         case "peft", "saved file":
             return Reason("the file begins with a header: each tensor's name, shape and place, tens of bytes a tensor")
         case "fitcheck", "after loading" | "peak reserved" if row.workload.quant != "none":

@@ -181,8 +181,8 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[fields[key]] = value
         elif key in fields and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value
-        elif key == "num_transformer_submodules" and value == 1:  # a decoder alone
-            continue
+        elif (key == "num_transformer_submodules" and value == 1) or (key == "r" and "init_r" in fields):
+            continue  # a decoder alone; LoRA's rank, of which AdaLoRA makes no use
         elif key not in _INFORMATIVE and value:
             return None
     return {name: value for name, value in own.items() if value is not None}

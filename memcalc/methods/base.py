@@ -11,7 +11,7 @@ from memcalc.options import LARGEST, option, options_of
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
     from memcalc.tape.prelude import Batch, Output
-    from memcalc.tape.tape import Tensor
+    from memcalc.tape.tape import Array, Tensor
     from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
@@ -244,6 +244,15 @@ class Method:
     def feed(self, m: "Builder", batch: "Batch", model: "Callable[[Batch], Output]") -> "Output":
         """The output of the model's forward, called in the way in which the method calls it."""
         return model(batch)
+
+    def stepped(
+        self, m: "Builder", kept: "dict[str, dict[str, Array]]", step: int, times: Callable[[str], int]
+    ) -> None:
+        """What it asks the loop for after the optimizer's step of this number, before gradients are dropped.
+
+        kept: blocks of its own that live on between steps, by kind and full name; times: how many of the whole model's
+        tensors the one of a full name stands for.
+        """
 
     def copy_of(self, module: str, targets: frozenset[str]) -> str:
         """Where below the module (full name) the copy stands that is used and trained in its place; "": there is none.

@@ -124,6 +124,28 @@ def _bring_along(model: nn.Module, device: str) -> None:
         model.to(device)
 
 
+def stepped(model: Any, step: int) -> None:
+    """What a method asks the loop for after the optimizer's step of this number, before gradients are dropped:
+    AdaLoRA's allocation of ranks. It fails where there are none to take away, so that no loop asks for it there.
+
+    Source: peft 0.21, tuners/adalora/model.py, AdaLoraModel.update_and_allocate.
+    """
+    tuner: Any = model.base_model if uses_peft(model) else None
+    if not hasattr(tuner, "update_and_allocate"):
+        return
+    config = tuner.peft_config[tuner.trainable_adapter_name]
+    if config.target_r < config.init_r:
+        tuner.update_and_allocate(step)
+
+
+def kept_by_method(model: Any) -> Iterator[torch.Tensor]:
+    """What a method keeps between steps, no parameters: of AdaLoRA's, how important every trained number is."""
+    ranks = getattr(model.base_model, "rankallocator", None) if uses_peft(model) else None
+    if ranks is not None:
+        for kept in (ranks.ipt, ranks.exp_avg_ipt, ranks.exp_avg_unc):
+            yield from kept.values()
+
+
 def wants_tasks(model: Any) -> bool:
     """Whether a model's forward asks which task each row belongs to."""
     return uses_peft(model) and any(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.realize.adapters import wants_tasks
+from memcalc.realize.adapters import stepped, wants_tasks
 from memcalc.realize.batch import Batch, make_batch
 from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
@@ -30,6 +30,7 @@ class Training:
         self.turns = Turns(model, workload.method, self.optimizer)
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it
+        self.steps = 0  # of the optimizer
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         if workload.neftune_alpha is not None:
             add_noise(model, workload)
@@ -101,13 +102,19 @@ class Training:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
+        self.optimizer_step()
+        self.watch.phase_end()
+        self.drop_output("step")
+
+    def optimizer_step(self) -> None:
+        """The optimizer's step, and what the method asks for behind it."""
         if self.scaler is None:
             self.optimizer.step()
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.watch.phase_end()
-        self.drop_output("step")
+        self.steps += 1
+        stepped(self.model, self.steps)
 
     def _plain_loss(self, batch: Batch) -> torch.Tensor:
         with self.autocast():

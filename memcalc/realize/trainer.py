@@ -53,11 +53,7 @@ class Trainer:
             training.scaler.unscale_(training.optimizer)
         limit = float("inf") if self.workload.clip is None else self.workload.clip  # the norm is taken anyway
         self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if training.scaler is None:
-            training.optimizer.step()
-        else:
-            training.scaler.step(training.optimizer)
-            training.scaler.update()
+        training.optimizer_step()
         self.model.zero_grad(set_to_none=self.workload.zero_grad == "none")
         self.watch.phase_end()
         training.drop_output("step")

@@ -31,6 +31,9 @@ class Training:
         self.m, self.family, self.c, self.w = m, family, c, w
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
+        self.times_of = loaded.times
+        self.steps = 0  # of the optimizer
+        self.kept_by_method: dict[str, dict[str, Array]] = {}
         self.states = _states(w, loaded)
         self.turns = Turns(m, loaded, self.states, drops_states=w.method.drops_states)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
@@ -62,6 +65,7 @@ class Training:
         tape.timeline.phase("history")
         tape.category, tape.scope = "workspace", ""
         self.states.prepare()
+        self._stepped()
         tape.scope = ""
         for thread in (False, True):
             gemm(thread=thread)
@@ -119,11 +123,17 @@ class Training:
         self.drop_output("step")
 
     def optimizer_step(self) -> None:
+        """The optimizer's step, and what the method asks for behind it."""
         if self.scaler is None:
             self.states.step()
         else:
             self.scaler.step(self.states)
             self.scaler.update()
+        self._stepped()
+
+    def _stepped(self) -> None:
+        self.steps += 1
+        self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.times_of)
 
     def backward(self, loss: Tensor) -> None:
         """(scaled) loss.backward(): Python holds the loss and the first gradient until it returns."""

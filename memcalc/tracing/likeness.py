@@ -49,10 +49,13 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
             stack.enter_context(_packed_weights_copied())
         if workload.training and OPTIMIZERS[workload.optimizer].package == "bitsandbytes":
             stack.enter_context(managed_memory())
-        if (workload.method.peft_config() or {}).get("peft_type") == "CPT":
+        peft_type = (workload.method.peft_config() or {}).get("peft_type")
+        if peft_type == "CPT":
             stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
-        if (workload.method.peft_config() or {}).get("peft_type") == "LORA":
+        if peft_type == "LORA":
             stack.enter_context(_adapters_from_weights())
+        if peft_type == "ADALORA":
+            stack.enter_context(_every_rank_kept())
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -61,6 +64,27 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
 def _patch(stack: contextlib.ExitStack, answers: dict[str, Callable[..., Any]]) -> None:
     for target, answer in answers.items():
         stack.enter_context(mock.patch(target, answer))
+
+
+@contextlib.contextmanager
+def _every_rank_kept() -> Iterator[None]:
+    """Inside a `with` block AdaLoRA's allocation, which reads its threshold and what that masks, masks nothing.
+
+    Source: peft 0.21, tuners/adalora/layer.py, RankAllocator.mask_to_budget.
+    """
+    from peft.tuners.adalora.layer import RankAllocator
+
+    mask = RankAllocator.mask_to_budget
+
+    def masked(self: Any, model: Any, budget: int) -> Any:
+        with (
+            mock.patch.object(torch.Tensor, "item", return_value=0.0),
+            mock.patch.object(torch.Tensor, "tolist", lambda kept: [True] * kept.numel()),
+        ):
+            return mask(self, model, budget)
+
+    with mock.patch.object(RankAllocator, "mask_to_budget", masked):
+        yield
 
 
 def _every_row_projected(self: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from memcalc.realize import quantize
+from memcalc.realize import adapters, quantize
 from memcalc.tracing.tracer import Tracer
 
 Progress = Callable[[str], None]
@@ -25,6 +25,7 @@ class Marks:
         self._step = ""
         self._loaded: list[tuple[nn.Parameter, str, tuple[str, str]]] = []  # with category and label
         self._marking = True
+        self._model: nn.Module | None = None
 
     def history(self) -> None:
         self.timeline.phase("history")
@@ -52,6 +53,7 @@ class Marks:
     def know_loaded(self, model: nn.Module, base_tensors: set[int]) -> None:
         """What the method added is adapter, what stands beside packed weights is quantization state."""
         self.place.know(model)
+        self._model = model
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             category = "weights" if id(tensor) in base_tensors else "adapter"
             self.tracer.settle(tensor, category, self.place.name_of(name))
@@ -68,6 +70,8 @@ class Marks:
         for parameter, category, label in self._loaded:
             self.tracer.settle(parameter, category, label)
             self.tracer.settle(parameter.grad, "gradients")
+        for tensor in adapters.kept_by_method(self._model):
+            self.tracer.settle(tensor, "adapter")
         if self.optimizer is not None:
             for state in self.optimizer.state.values():
                 for value in state.values():

@@ -136,6 +136,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "TRAINABLE_TOKENS": {"token_indices": [3, 4]},
     "VBLORA": {"vector_length": 16, "save_only_topk_weights": True}, "RANDLORA": {"r": 8, "save_projection": False},
     "LOHA": {"r": 4, "alpha": 16},
+    "ADALORA": {"init_r": 6, "total_step": 50, "deltaT": 2, "lora_alpha": 16},
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
     "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
     "SHIRA": {"r": 2, "random_seed": 5},

@@ -97,6 +97,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "without its bases": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
     },
     "lokr": {"all-linear": {"target": "all-linear", "rank": 2}, "both": {"rank": 1, "decompose_both": True}},
+    "adalora": {
+        "one rank": {"init_r": 1, "bias": "lora_only"},
+        "all-linear": {"init_r": 5, "target": "all-linear", "autocast_adapter_dtype": False},
+    },
     "loha": {"all-linear": {"target": "all-linear", "rank": 3}},
     "vera": {
         "matrices of many widths": {"rank": 10, "target": "all-linear"},

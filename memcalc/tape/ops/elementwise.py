@@ -5,7 +5,7 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml a
 torch/csrc/autograd/FunctionsManual.cpp; of layouts: aten/src/ATen/TensorIterator.cpp.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from memcalc.formats import promote
@@ -146,7 +146,26 @@ def added_in_place(x: Tensor, y: Tensor | None = None, *, scaled: bool = False) 
         return [g, like(g, "mul") if multiplied else g][:count]
 
     count = len(inputs)
-    return record(x.data, inputs, backward)
+    return _changed_through_view(x, inputs, backward) if x.data.is_view else record(x.data, inputs, backward)
+
+
+def _changed_through_view(x: Tensor, inputs: Sequence[Tensor], backward: Callable[[Array], list[Array]]) -> Tensor:
+    """x, a contiguous view of all of a block, after an op in place: what the op's own backward gives for x is copied.
+
+    Backward allocates: zeros, as the gradient of a view; the block's gradient; a copy of the zeros for the op.
+    Source: PyTorch 2.13, torch/csrc/autograd: functions/tensor.cpp, CopySlices; FunctionsManual.cpp,
+    as_strided_backward.
+    """
+
+    def of_block(g: Array) -> list[Array]:
+        result = new(g.shape, g.dtype, "new_empty_strided")
+        _copied, *others = backward(new(g.shape, g.dtype, "clone"))
+        return [result, *others]
+
+    def of_view(g: Array) -> list[Array]:
+        return [new(g.shape, g.dtype, "new_zeros")]
+
+    return record(x.data, (record(x.data, inputs, of_block),), of_view)
 
 
 def scaled_in_place(x: Tensor) -> Tensor:
@@ -161,26 +180,16 @@ def scaled_in_place(x: Tensor) -> Tensor:
 def rows_scaled_in_place(x: Tensor, by: Array) -> Tensor:
     """x *= by, one number for each row, of a contiguous x that is a view. Allocates: nothing. Saves: the numbers.
 
-    Backward allocates: zeros, as the gradient of a view; the block's gradient; a copy of the zeros, and its product.
-    Source: PyTorch 2.13, torch/csrc/autograd: functions/tensor.cpp, CopySlices; FunctionsManual.cpp,
-    as_strided_backward.
+    Backward allocates: what it takes to go through the view, and one block.
     """
     kept = save(by) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
-        result = new(g.shape, g.dtype, "new_empty_strided")
-        copied = new(g.shape, g.dtype, "clone")
         held = kept.get()
-        product = _combine(copied, held, "mul")
-        del copied, product, held
-        return [result]
+        return [_combine(g, held, "mul")]
 
-    def of_view(g: Array) -> list[Array]:
-        return [new(g.shape, g.dtype, "new_zeros")]
-
-    scaled = record(x.data, (x,), backward)
-    return record(x.data, (scaled,), of_view)
+    return _changed_through_view(x, (x,), backward)
 
 
 def neg(x: Tensor) -> Tensor:

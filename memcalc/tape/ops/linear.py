@@ -23,7 +23,7 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         return _mm(x_low, w_low)
     bias_low = lower(bias)  # before x is flattened: backward, its cast runs last
     out = _addmm(_flattened(x_low), w_low, bias_low)
-    return unsafe_view(out, (*x.shape[:-1], w.shape[0])) if len(x.shape) != 2 else out
+    return view(out, (*x.shape[:-1], w.shape[0])) if len(x.shape) != 2 else out
 
 
 def conv1d(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:

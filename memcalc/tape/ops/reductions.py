@@ -29,19 +29,20 @@ def total_of_all(x: Tensor) -> Tensor:
     return record(new((), _exact(x), "sum"), (x,), backward)
 
 
-def vector_norm(x: Tensor, dim: int) -> Tensor:
-    """The 2-norm over a dim, which is dropped; in fp32 under autocast.
+def vector_norm(x: Tensor, dim: int | None) -> Tensor:
+    """The 2-norm over a dim, which is dropped, or over all; in fp32 under autocast.
 
     Saves: x, the result. Backward allocates: x divided by its norm, a mask of zero norms, the gradient.
     """
     full = x.shape
-    out = new((*full[:dim], *full[dim + 1 :]), _exact(x), "linalg_vector_norm")
+    left = () if dim is None else (*full[:dim], *full[dim + 1 :])
+    out = new(left, _exact(x), "linalg_vector_norm")
     kept = (save(x.data), save(out)) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
         held = (kept[0].get(), kept[1].get())
-        direction = like(held[0], "div", held[1].dtype)
+        direction = like(held[0], "div", held[1].dtype if left else "")
         zero = like(held[1], "eq", "bool")
         gradient = like(direction, "mul")
         del held, zero, direction

@@ -90,6 +90,15 @@ OPS: Final = {
     "added_in_place, a gradient": Op(
         lambda x, y: ops.added_in_place(ops.scale(x), y), lambda x, y: (x * 2).add_(y), _two
     ),
+    "added_in_place, through a view": Op(
+        lambda x, y: ops.added_in_place(view(ops.scale(x), x.shape), y),
+        lambda x, y: (x * 2).view(x.shape).add_(y),
+        lambda b: (*_matrix(b), *_matrix(b)),
+        layouts=_DENSE,
+    ),
+    "added_in_place, of another dtype": Op(
+        lambda x, y: ops.added_in_place(ops.scale(x), y), lambda x, y: (x * 2).add_(y), _two, dtypes=("", "fp32")
+    ),
     "rows_scaled_in_place": Op(
         _rows_scaled, _rows_scaled_of_torch, _matrix, lambda b: (((b + 4, 1), "bf16"),), layouts=_DENSE
     ),

@@ -40,15 +40,11 @@ OPS: Final = {
     "linear": Op(ops.linear, F.linear, _linear, layouts=_DENSE),
     "linear, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8)), layouts=_DENSE),
     "linear, of one token": Op(ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8)), layouts=_DENSE),
-    "linear, biased": Op(ops.linear, F.linear, _biased, layouts=_DENSE, views=False),
+    "linear, biased": Op(ops.linear, F.linear, _biased, layouts=_DENSE),
     "linear, biased, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8), (6,)), layouts=_DENSE),
-    "linear, biased, of one token": Op(
-        ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8), (6,)), layouts=_DENSE, views=False
-    ),
+    "linear, biased, of one token": Op(ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8), (6,)), layouts=_DENSE),
     "linear, autocast": Op(ops.linear, F.linear, _linear, layouts=_DENSE, amp="bf16", over=("bf16", "fp32")),
-    "linear, biased, autocast": Op(
-        ops.linear, F.linear, _biased, layouts=_DENSE, amp="bf16", over=("fp32",), views=False
-    ),
+    "linear, biased, autocast": Op(ops.linear, F.linear, _biased, layouts=_DENSE, amp="bf16", over=("fp32",)),
     "linear, autocast, over half": Op(
         ops.linear, F.linear, _linear, layouts=_DENSE, amp="bf16", dtypes=("fp32", "bf16")
     ),

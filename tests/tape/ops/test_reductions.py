@@ -27,6 +27,14 @@ OPS: Final = {
         lambda x: ops.vector_norm(x, 0), lambda x: x.norm(dim=0), lambda b: ((b + 7, 5),), amp="bf16",
         over=("fp32", "bf16"), layouts=("contiguous", "leaf"), gradients=(),
     ),
+    "vector_norm, of all": Op(
+        lambda x: ops.vector_norm(x, None), lambda x: torch.norm(x, p="fro"), lambda b: ((b + 7, 5),),
+        layouts=("contiguous", "leaf"), gradients=(),
+    ),
+    "vector_norm, of all, autocast": Op(
+        lambda x: ops.vector_norm(x, None), lambda x: torch.norm(x, p="fro"), lambda b: ((b + 7, 5),), amp="bf16",
+        over=("fp32", "bf16"), layouts=("contiguous", "leaf"), gradients=(),
+    ),
 }  # fmt: skip
 
 
