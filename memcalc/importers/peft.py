@@ -177,6 +177,8 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             own[key] = [value]
         elif isinstance(value, Mapping) and any("," in pattern for pattern in value):  # no list of ours can hold it
             return None
+        elif isinstance(value, Mapping) and key not in fields and value.keys() <= fields.keys():  # loftq_config
+            own |= {fields[name]: inner for name, inner in value.items()}
         elif key in fields and (key not in _LISTED or _is_one_word(method, fields[key])):
             own[fields[key]] = value
         elif key in fields and (isinstance(value, list) or value in (None, "all-linear")):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
@@ -16,7 +17,7 @@ from memcalc.methods.base import (
     names_a_layer,
     target_option,
 )
-from memcalc.methods.of_lora import dora, pissa, plus
+from memcalc.methods.of_lora import dora, from_weight, loftq, pissa, plus
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, mm
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from memcalc.tape.weights import Weight
 
 # peft 0.21.2, tuners/lora/config.py, init_lora_weights
-_OTHER_INITS = ("olora", "loftq", "eva", "corda", "orthogonal", "lora_ga", "mica")
+_OTHER_INITS = ("olora", "eva", "corda", "orthogonal", "lora_ga", "mica")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits all layers or none
 
 
@@ -62,8 +63,11 @@ class Lora(OnLinears):
     init_lora_weights: str = option(
         "default",
         "--init-lora-weights",
-        "default or gaussian; pissa, pissa_niter_N: from the weight's largest singular values, which it loses",
+        "default or gaussian; pissa, pissa_niter_N: from the weight's largest singular values, which it loses; loftq: "
+        "from those of what quantization takes from it",
     )
+    loftq_bits: int = option(4, "--loftq-bits", "bits of LoftQ's quantization: 4 or 8")
+    loftq_iter: int = option(1, "--loftq-iter", "rounds of LoftQ's quantization and decomposition")
     lr_ratio: float | None = option(
         None,
         "--lr-ratio",
@@ -90,10 +94,12 @@ class Lora(OnLinears):
         init = self.init_lora_weights
         if init in _OTHER_INITS:
             raise NotModelled(f"--init-lora-weights {init} is not written: memcalc trace runs peft's by --peft-config")
-        if init not in ("default", "gaussian") and not pissa.names(init):
+        if init not in ("default", "gaussian", "loftq") and not pissa.names(init):
             raise InvalidWorkload(
-                f"--init-lora-weights {shown(init)} is not one of default, gaussian, pissa, pissa_niter_N"
+                f"--init-lora-weights {shown(init)} is not one of default, gaussian, pissa, pissa_niter_N, loftq"
             )
+        if self.loftq_bits not in (4, 8):
+            raise InvalidWorkload(f"--loftq-bits {self.loftq_bits}: peft quantizes to 4 or 8 bits")
 
     @property
     def layers_alike(self) -> bool:
@@ -151,6 +157,8 @@ class Lora(OnLinears):
         most, rank = min(w.d_in, w.d_out), self._rank_of(name)
         if rank > most:
             raise InvalidWorkload(f"--rank {rank} is above the {w.d_out} x {w.d_in} matrix of {name}: at most {most}")
+        if self.init_lora_weights == "loftq":
+            self._check_loftq(w, name)
         a = m.adapter(name, dora.A, (rank, w.d_in))
         b = m.adapter(name, dora.B, (w.d_out, rank))
         if self.use_dora and self.lora_dropout and w.turned:
@@ -158,6 +166,14 @@ class Lora(OnLinears):
         magnitude = m.adapter(name, dora.MAGNITUDE, (w.d_out,)) if self.use_dora else None
         forward = self._over_packed if w.packed else self._over_plain
         return forward(m, x, w, a, b, magnitude)
+
+    def _check_loftq(self, w: "Weight", name: str) -> None:
+        if self.loftq_bits != 4:
+            raise NotModelled("estimate does not write --loftq-bits 8: memcalc profile runs it")
+        if w.turned and w.d_in != w.d_out:
+            raise InvalidWorkload(
+                f"--init-lora-weights loftq: peft decomposes {name}, a Conv1D, as it lies: A and B do not fit it"
+            )
 
     def _rank_of(self, name: str) -> int:
         """The rank of the first pattern that fits. Source: peft 0.21.2, utils/other.py, get_pattern_key."""
@@ -202,8 +218,11 @@ class Lora(OnLinears):
 
     def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
         """LoraLayer.update_layer: A and B, then what a variant begins with."""
-        if pissa.names(self.init_lora_weights):
-            yield from pissa.making(m, module, self.init_lora_weights)
+        init = self.init_lora_weights
+        if pissa.names(init):
+            yield from from_weight.making(m, module, init, partial(pissa.initialized, init=init))
+        elif init == "loftq":
+            yield from from_weight.making(m, module, init, partial(loftq.initialized, iterations=self.loftq_iter))
         else:
             yield from (dora.A, dora.B)
         if self.use_dora:
@@ -219,6 +238,10 @@ class Lora(OnLinears):
     def _rate(self, m: "Builder") -> float:
         return self.lora_dropout if m.training else 0.0
 
+    @property
+    def _loftq_config(self) -> dict[str, int]:
+        return {"loftq_bits": self.loftq_bits, "loftq_iter": self.loftq_iter}
+
     def peft_config(self) -> dict[str, Any]:
         return {
             "peft_type": "LORA",
@@ -230,6 +253,7 @@ class Lora(OnLinears):
             "init_lora_weights": True if self.init_lora_weights == "default" else self.init_lora_weights,
             "use_rslora": self.use_rslora,
             "use_dora": self.use_dora,
+            **({"loftq_config": self._loftq_config} if self.init_lora_weights == "loftq" else {}),
             "modules_to_save": list(self.modules_to_save) or None,
             "layers_to_transform": [int(layer) for layer in self.layers_to_transform] or None,
             "rank_pattern": _numbers("--rank-pattern", self.rank_pattern, int),

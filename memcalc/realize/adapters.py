@@ -89,6 +89,8 @@ def _config(plain: Mapping[str, Any], workload: Workload) -> Any:
         return cls(**{key: value for key, value in given.items() if key in fields - {"peft_type", "auto_mapping"}})
     except (ValueError, TypeError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
+    except ImportError as error:  # of a package that one initialization alone needs
+        raise NotModelled(f"peft cannot do this here: {_first_line(error)}") from error
 
 
 def _check_mixed(adapters: Any) -> None:

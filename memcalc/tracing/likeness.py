@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from memcalc import kernels
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.tracing import attention, autocast_switch, flash_library, standins
+from memcalc.tracing.on_meta import HostIsMeta
 from memcalc.tracing.place import Place
 from memcalc.workload import Workload
 
@@ -39,8 +41,10 @@ def like_cuda(place: Place, chooser: attention.Chooser) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
-    """Inside a `with` block: what a workload's libraries need beside it; `pinned` is sdpa's one kernel."""
+def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside a `with` block: what a workload's libraries need beside it; `pinned` is sdpa's one kernel, `empty_cache`
+    what is called in place of CUDA's.
+    """
     with contextlib.ExitStack() as stack:
         if pinned and not kernels.takes_gqa(pinned):  # the loop's author repeats K and V before the call
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
@@ -54,6 +58,8 @@ def libraries(pinned: str | None, workload: Workload) -> Iterator[None]:
             stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
         if peft_type == "LORA":
             stack.enter_context(_adapters_from_weights())
+        if (workload.method.peft_config() or {}).get("init_lora_weights") == "loftq":
+            stack.enter_context(_quantizing_to_initialize(empty_cache))
         if peft_type == "ADALORA":
             stack.enter_context(_every_rank_kept())
         if workload.attention == "flash":
@@ -123,6 +129,38 @@ def _adapters_from_weights() -> Iterator[None]:
             if hasattr(LoraLayer, name):
                 stack.enter_context(mock.patch.object(LoraLayer, name, _on_meta_first(getattr(LoraLayer, name))))
         yield
+
+
+@contextlib.contextmanager
+def _quantizing_to_initialize(empty_cache: Callable[[], None]) -> Iterator[None]:
+    """Inside a `with` block LoftQ quantizes weights on meta, by way of the host, and empties the recorder's cache.
+
+    peft asks whether scipy is installed, of which it makes no use.
+    Source: peft 0.21, utils/loftq_utils.py, loftq_init; tuners/lora/config.py, LoraConfig.__post_init__.
+    """
+    from peft.tuners.lora import layer
+
+    initialize = layer.loftq_init
+
+    def initialized(weight: torch.Tensor, *given: Any, **options: Any) -> Any:
+        from bitsandbytes.nn import Params4bit
+
+        with HostIsMeta(), mock.patch.object(Params4bit, "to", _packed_anew):
+            return initialize(weight, *given, **options)
+
+    find = importlib.util.find_spec
+    with (
+        mock.patch.object(layer, "loftq_init", initialized),
+        mock.patch("peft.utils.loftq_utils.clear_device_cache", empty_cache),
+        mock.patch("importlib.util.find_spec", lambda name, *rest: name == "scipy" or find(name, *rest)),
+    ):
+        yield
+
+
+def _packed_anew(self: Any, device: Any) -> Any:
+    """Params4bit.to, of what came from the host: it is put on the device, and packed there."""
+    given = {key: value for key, value in vars(self).items() if key != "data"}
+    return type(self)(torch.empty_like(self.data), **given)._quantize("meta")
 
 
 def _on_meta_first(initialize: Callable[..., None]) -> Callable[..., None]:

@@ -30,6 +30,15 @@ class CudaIsMeta(TorchFunctionMode):
         return func(*tree_map(_moved, args), **tree_map(_moved, kwargs or {}))
 
 
+class HostIsMeta(CudaIsMeta):
+    """While it is active, what is copied to the host stays where it is, too."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.to and args[1:] == ("cpu",):
+            return args[0]
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 def _moved(value: Any) -> Any:
     if isinstance(value, torch.device):
         return _META if value.type == "cuda" else value

@@ -57,6 +57,7 @@ def record(
     cuda = device == "meta" and workload.device == "cuda"
     place = Place(headless=workload.loss == "chunked-nll")
     chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
+    timeline = Timeline()
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))  # peft corrects some settings, and says so
         if cuda:
@@ -64,13 +65,13 @@ def record(
         elif device == "meta":
             stack.enter_context(likeness.like_cpu(place))
         if device == "meta":
-            stack.enter_context(likeness.libraries(chooser.pinned, workload))
+            stack.enter_context(likeness.libraries(chooser.pinned, workload, timeline.empty_cache))
         stack.enter_context(place.following())
         stack.enter_context(one_line_errors())
         stack.enter_context(_old_objects_left_alone())
         progress("building the model")
         base = build_base(workload, device, trust_remote_code=trust_remote_code)
-        tracer = Tracer(Timeline(), place, workload.gpu if cuda else None, device)
+        tracer = Tracer(timeline, place, workload.gpu if cuda else None, device)
         for tensor in (*base.values.values(), *base.model.parameters(), *base.model.buffers()):
             tracer.ignore(tensor)
         with tracer:
@@ -80,7 +81,7 @@ def record(
         with Tracer(Timeline(), place, None, device):  # prompts are computed once more to be saved
             checkpoint_bytes = describing.checkpoint_bytes(model)
         return Recording(
-            timeline=tracer.timeline,
+            timeline=timeline,
             total_params=total,
             trainable_params=trainable,
             checkpoint_bytes=checkpoint_bytes,

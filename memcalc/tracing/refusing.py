@@ -1,6 +1,9 @@
 """What the contract names and trace cannot run, each with another way, in one line."""
 
-from memcalc.errors import NotModelled
+from collections.abc import Mapping
+from typing import Any
+
+from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.workload import Workload
 
@@ -27,7 +30,10 @@ def refuse(w: Workload, *, real: bool = False) -> None:
         raise NotModelled(f"trace cannot run --loss {w.loss}: {_LOSSES[w.loss]}")
     if w.quant not in _PACKED:
         raise NotModelled(f"trace cannot build --quant {w.quant}: it has bitsandbytes' nf4, fp4 and int8")
-    peft_type = str((w.method.peft_config() or {}).get("peft_type"))
+    config = w.method.peft_config() or {}
+    peft_type = str(config.get("peft_type"))
+    if config.get("init_lora_weights") == "loftq":
+        _refuse_quantizing(w, config.get("loftq_config") or {})
     if peft_type in _NEEDING_VALUES and not real:
         raise NotModelled(f"trace cannot run {peft_type}: it {_NEEDING_VALUES[peft_type]}; {_WAY_OUT}")
     if w.device not in ("cuda", "cpu"):
@@ -37,6 +43,15 @@ def refuse(w: Workload, *, real: bool = False) -> None:
     if w.device == "cpu" and peft_type in _WITH_KERNELS_OF_THEIR_OWN and not real:
         why = _WITH_KERNELS_OF_THEIR_OWN[peft_type]
         raise NotModelled(f"trace knows CUDA's kernels only for {peft_type}, which {why}; {_WAY_OUT}")
+
+
+def _refuse_quantizing(w: Workload, config: Mapping[str, Any]) -> None:
+    """What LoftQ, which quantizes weights on a GPU itself, cannot do, and its quantization to 8 bits."""
+    for option, refused in ((f"--quant {w.quant}", w.quant != "none"), ("--device cpu", w.device == "cpu")):
+        if refused:
+            raise InvalidWorkload(f"--init-lora-weights loftq cannot go with {option}: it quantizes weights on a GPU")
+    if config.get("loftq_bits") == 8:
+        raise NotModelled(f"trace cannot run LoftQ's quantization to 8 bits: {_WAY_OUT}")
 
 
 def _refuse_on_cpu(w: Workload) -> None:

@@ -60,6 +60,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "adapter_fusion": {"two as the base": {"adapters": 2, "autocast_adapter_dtype": False}},
     "diff_pruning": {"one layer's": {"target": "layers.1.mlp.down_proj,h.1.mlp.dense_4h_to_h"}},
     "parallel_adapter": {"narrow": {"bottleneck": 3, "scaling": 1.0, "autocast_adapter_dtype": False}},
+    "loftq": {"of two rounds": {"loftq_iter": 2, "target": "all-linear"}},
     "freeze": {
         "one layer": {"layers": 1},
         "all layers": {"layers": 3},
@@ -213,7 +214,7 @@ def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: 
     from memcalc.realize.modules.around import added
 
     w = _workload(model_type, method, **options)
-    model = _real(w, "cpu")  # peft computes prompts to save them
+    model = _real(w, "meta" if method == "loftq" else "cpu")  # prompts are computed to be saved; LoftQ needs a GPU
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 

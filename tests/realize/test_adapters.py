@@ -1,3 +1,4 @@
+import importlib.util
 from typing import Any
 
 import pytest
@@ -58,3 +59,10 @@ def test_a_type_that_the_installed_peft_does_not_have_is_named_with_those_it_has
 def test_methods_that_tell_tasks_apart_are_given_tasks() -> None:
     assert wants_tasks(_wrapped({"peft_type": "POLY", "r": 4, "target_modules": ["q_proj"]}))
     assert not wants_tasks(_wrapped({"peft_type": "LORA", "r": 4, "use_dora": True, "target_modules": ["q_proj"]}))
+
+
+def test_a_package_that_one_initialization_needs_is_named() -> None:
+    if importlib.util.find_spec("scipy") is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(NotModelled, match=r"peft cannot do this here: .*scipy"):
+        _wrapped({"peft_type": "LORA", "init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}})
