@@ -72,6 +72,9 @@ def _check_names(w: "Workload") -> None:
         raise UnknownName("optimizer", w.optimizer, OPTIMIZERS, "memcalc optimizers lists them")
     if w.quant not in QUANTS and w.quant.removeprefix("gguf:").upper() not in GGUF_TYPES:
         raise UnknownName("quantization", w.quant, (*QUANTS, *(f"gguf:{kind}" for kind in GGUF_TYPES)))
+    clash = w.method.clash(OPTIMIZERS[w.optimizer])
+    if w.training and clash:
+        raise InvalidWorkload(f"--method {w.method_name} cannot go with --optimizer {w.optimizer}: {clash}")
     if w.momentum and not OPTIMIZERS[w.optimizer].momentum:
         takers = " and ".join(name for name, row in OPTIMIZERS.items() if row.momentum)
         raise InvalidWorkload(f"--momentum belongs to --optimizer {takers}, not to {w.optimizer}")
@@ -106,11 +109,6 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload("--history is of training steps: it cannot go with --mode inference")
     if not w.training and w.neftune_alpha is not None:
         raise InvalidWorkload("--neftune-alpha is noise of training steps: it cannot go with --mode inference")
-    if w.training and w.method.drops_states and OPTIMIZERS[w.optimizer].made == "at once":
-        raise InvalidWorkload(
-            f"--method {w.method_name} drops optimizer states of what is frozen again: it cannot go with --optimizer "
-            f"{w.optimizer}, which makes all of them once, when it is made"
-        )
     if not w.training and w.loss != "nll":
         raise InvalidWorkload(f"--loss {w.loss} is of training steps: it cannot go with --mode inference")
     if w.use_cache and w.training and w.loss == "chunked-nll":

@@ -9,6 +9,7 @@ from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.options import LARGEST, option, options_of
 
 if TYPE_CHECKING:
+    from memcalc.optimizers import Optimizer
     from memcalc.tape.builder import Builder
     from memcalc.tape.prelude import Batch, Output
     from memcalc.tape.tape import Array, Tensor
@@ -197,10 +198,25 @@ class Method:
         """
         return ()
 
+    def blocks(self, model: Anatomy) -> tuple[frozenset[str], ...]:
+        """The parameters (full names) that BAdam's optimizer trains one block at a time, the lowest block first.
+
+        An item of --history is two steps, the measured one is the lowest block's last. Empty: there are no blocks.
+        """
+        return ()
+
     @property
     def drops_states(self) -> bool:
         """Whether the optimizer forgets its states of what does not train in the next turn."""
         return False
+
+    def clash(self, optimizer: "Optimizer") -> str:
+        """Why it cannot go with an optimizer; "": it can."""
+        if self.drops_states and optimizer.made == "at once":
+            return "it drops states of what is frozen again, and this optimizer makes them but once"
+        if self.drops_states and optimizer.torch_options.get("is_paged"):
+            return "it drops states of what is frozen again, and bitsandbytes lets go of no paged ones"
+        return ""
 
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""

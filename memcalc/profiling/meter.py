@@ -57,6 +57,9 @@ class Meter:
             self._mark(levels, "phase_end")
         self._seen()
 
+    def settle(self) -> None:
+        self._note_tensors(self.memory.levels())
+
     def empty_cache(self) -> None:
         self.memory.empty_cache()
 

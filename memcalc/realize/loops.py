@@ -11,6 +11,8 @@ from torch import nn
 
 from memcalc.realize.adapters import stepped, wants_tasks
 from memcalc.realize.batch import Batch, make_batch
+from memcalc.realize.blocks import in_blocks
+from memcalc.realize.freezing import anatomy_of
 from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
@@ -27,6 +29,8 @@ class Training:
         self.model = model
         self.workload, self.device, self.watch = workload, device, watch
         self.optimizer = make_optimizer(model, workload)
+        if workload.method.blocks(anatomy_of(model)):
+            self.optimizer = in_blocks(self.optimizer, model, workload, watch)
         self.turns = Turns(model, workload.method, self.optimizer)
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it

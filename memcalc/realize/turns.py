@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from memcalc.methods.base import Method
+from memcalc.realize.blocks import SWITCH_EVERY
 from memcalc.realize.freezing import anatomy_of
 
-Turn = frozenset[str] | None  # full names; None: all, as ever
+Turn = frozenset[str] | None  # full names; None: nothing changes, or the optimizer sees to it
 
 
 class Turns:
@@ -16,7 +17,9 @@ class Turns:
     def __init__(self, model: Any, method: Method, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer, self.drops_states = optimizer, method.drops_states
         self.trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.round: tuple[Turn, ...] = method.turns(anatomy_of(model)) or (None,)
+        anatomy = anatomy_of(model)
+        of_blocks = (None,) * SWITCH_EVERY if method.blocks(anatomy) else ()
+        self.round: tuple[Turn, ...] = method.turns(anatomy) or of_blocks or (None,)
 
     def take(self, turn: Turn) -> None:
         """Freeze what is not in the turn; the optimizer may forget what it kept for it."""

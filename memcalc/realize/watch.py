@@ -18,5 +18,8 @@ class Watch(Protocol):
     def phase_end(self) -> None:
         """The phase is over, and the loop has not dropped its output yet."""
 
+    def settle(self) -> None:
+        """The optimizer is about to drop some of what it keeps."""
+
     def empty_cache(self) -> None:
         """The script empties the caching allocator's cache."""

@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
     trained: frozenset[str]  # full names of the base parameters that train
     common: Common = Common()  # of the targets
     turns: tuple[frozenset[str], ...] = ()  # which of the trained train, step by step of a round; none: all, always
+    blocks: tuple[frozenset[str], ...] = ()  # which of them BAdam's optimizer trains one at a time
 
 
 def parameter_order(model: Architecture) -> list[str]:
@@ -142,8 +143,8 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
     )
     registered = _registered(_declare_once(family, c, wrapped).declared_adapters, family, c.layers, run)
     adapters = {name: one for name, one in registered if not one.shared or one.module(name) == common.first}
-    trained, turns = method.trained(anatomy, targets), method.turns(anatomy)
-    return Architecture(base, adapters, lookup, sizes, targets, trained, common, turns)
+    trained, turns, blocks = method.trained(anatomy, targets), method.turns(anatomy), method.blocks(anatomy)
+    return Architecture(base, adapters, lookup, sizes, targets, trained, common, turns, blocks)
 
 
 def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:

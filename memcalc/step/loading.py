@@ -36,13 +36,13 @@ class Loaded(NamedTuple):
     @property
     def in_measured_step(self) -> dict[str, Tensor]:
         """Those of the trained parameters that train in the measured step."""
-        turns = self.model.turns
-        return {name: x for name, x in self.trained.items() if not turns or name in turns[-1]}
+        one_by_one = self.model.turns[-1:] or self.model.blocks[:1]
+        return {name: x for name, x in self.trained.items() if not one_by_one or name in one_by_one[0]}
 
     def with_states(self, w: Workload) -> dict[str, Tensor]:
         """Those for which the optimizer keeps states in the end: a round gives all of them some."""
         rounds = any(item != "empty" for item in w.history)
-        return self.trained if rounds and not w.method.drops_states else self.in_measured_step
+        return self.trained if rounds else self.in_measured_step
 
     def times(self, name: str) -> int:
         """How many tensors of the whole model this one stands for."""

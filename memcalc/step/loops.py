@@ -9,6 +9,7 @@ from dataclasses import replace
 from memcalc.families import Family
 from memcalc.families.config import Config
 from memcalc.optimizers import OPTIMIZERS, check_trained
+from memcalc.step.blocks import InBlocks
 from memcalc.step.clipping import clip
 from memcalc.step.declaring import run_model
 from memcalc.step.loading import Loaded
@@ -34,7 +35,7 @@ class Training:
         self.times_of = loaded.times
         self.steps = 0  # of the optimizer
         self.kept_by_method: dict[str, dict[str, Array]] = {}
-        self.states = _states(w, loaded)
+        self.states = _states(m, w, loaded)
         self.turns = Turns(m, loaded, self.states, drops_states=w.method.drops_states)
         self.output: Output | None = None  # the model's output, as long as the loop keeps it
         self.scaler = Scaler() if w.amp == "fp16" else None
@@ -156,12 +157,15 @@ class Training:
         return loss
 
 
-def _states(w: Workload, loaded: Loaded) -> States:
+def _states(m: Builder, w: Workload, loaded: Loaded) -> States:
     """The optimizer over all that trains."""
     seen = loaded.seen_by_optimizer(w)
     check_trained(w.optimizer, seen.values())
     spared = frozenset(leaf_of(loaded.trained[name]) for name, one in seen.items() if one.in_32_bits)
     habits = Habits(w.momentum, prepared=w.loop == "trainer", in_32_bits=spared)
+    if loaded.model.blocks:
+        start = sum(item != "empty" for item in w.history)
+        return InBlocks(OPTIMIZERS[w.optimizer], m, loaded, habits, start)
     return States(OPTIMIZERS[w.optimizer], loaded.groups(w), habits)
 
 

@@ -41,7 +41,7 @@ class Marks:
             self.timeline.phase(name)
 
     def phase_end(self) -> None:
-        self._settle()
+        self.settle()
         if self._marking:
             self.timeline.phase_end()
         if self.place.stage == "load":
@@ -65,7 +65,7 @@ class Marks:
             for tensor in quantize.quantization_state(module):
                 self.tracer.settle(tensor, "quantization_state", (self.place.relative(path), "quant_state"))
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Gradients and optimizer states are known as such once they are in place; a bias may have a new block."""
         for parameter, category, label in self._loaded:
             self.tracer.settle(parameter, category, label)

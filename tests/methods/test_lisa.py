@@ -9,6 +9,7 @@ from memcalc.errors import InvalidWorkload
 from memcalc.methods.base import Anatomy
 from memcalc.methods.lisa import Lisa
 from memcalc.recording import Recording
+from memcalc.units import gib
 from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
 from tests.producers import estimated, traced
@@ -41,17 +42,15 @@ def test_who_has_states_in_the_measured_step(states: str, layers: int) -> None:
     assert moments == 2 * 4 * (_EMBEDDING_NORM_HEAD + layers * _LAYER)
 
 
-def test_before_the_first_turn_nobody_has_states() -> None:
-    few, many = (estimated(_wide("none", states)) for states in ("dropped", "kept"))
-    assert few.warnings == many.warnings == traced(_wide("none", "kept")).warnings
-    assert estimated(_wide("same", "kept")).warnings != few.warnings
-
-
-def _wide(history: str, states: str) -> Workload:
-    """Wide enough for states in managed memory, of which a warning tells."""
+@pytest.mark.parametrize("history", ["none", "same"])
+def test_whose_states_are_in_managed_memory(history: str) -> None:
+    """Wide enough for that. Before the first turn no other layer has any."""
     wide = {"hidden_size": 320, "intermediate_size": 320}
-    options = {"optimizer": "paged_adamw_32bit", "history": history, "lisa_states": states, "lisa_layers": 1}
-    return tiny("llama", "lisa", config_changes=wide, batch=1, seq_len=8, **options)
+    options = {"optimizer": "paged_adamw_32bit", "history": history, "lisa_layers": 1, "batch": 1, "seq_len": 8}
+    w = tiny("llama", "lisa", config_changes=wide, **options)
+    mine = estimated(w).warnings
+    assert mine == traced(w).warnings
+    assert (f"keeps {gib(8 * (2 * 320**2 + 3 * 320**2))}" in mine[0]) == (history == "none")
 
 
 @pytest.mark.parametrize("producer", [estimated, traced])

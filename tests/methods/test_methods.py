@@ -12,6 +12,7 @@ from memcalc import estimating, methods
 from memcalc.comparing import first_difference
 from memcalc.errors import MemcalcError
 from memcalc.methods.base import Anatomy, Method
+from memcalc.optimizers import OPTIMIZERS
 from memcalc.options import options_of
 from memcalc.realize.freezing import anatomy_of
 from memcalc.step.declaring import parameter_order
@@ -201,9 +202,10 @@ def test_its_counts_are_pefts(model_type: str, method: str, options: dict[str, A
         trainable, total = model.get_nb_trainable_parameters()
     else:
         total = sum(x.numel() for x in model.parameters())
-        turns = w.method.turns(anatomy_of(model))
+        anatomy = anatomy_of(model)
+        part = w.method.turns(anatomy)[-1:] or w.method.blocks(anatomy)[:1]  # of the measured step
         trainable = sum(
-            x.numel() for name, x in model.named_parameters() if x.requires_grad and (not turns or name in turns[-1])
+            x.numel() for name, x in model.named_parameters() if x.requires_grad and (not part or name in part[0])
         )
     assert (recording.trainable_params, recording.total_params) == (trainable, total)
 
@@ -275,7 +277,9 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.targets(model) == frozenset()
     assert base.trained(model, frozenset()) == frozenset()
     assert base.turns(model) == ()
+    assert base.blocks(model) == ()
     assert not base.drops_states
+    assert all(base.clash(row) == "" for row in OPTIMIZERS.values())
     assert base.layers_alike
     assert base.stack(base.deeper(3)) == [0, 1, 2]
     assert base.trains_half(base_raised=False, adapters_raised=True)
