@@ -54,6 +54,7 @@ def record(
     """
     private_api.check()
     refuse(workload, real=device != "meta")
+    versions.transformers_version()  # one that is too old is refused before others are imported with it
     cuda = device == "meta" and workload.device == "cuda"
     place = Place(headless=workload.loss == "chunked-nll")
     chooser = attention.Chooser(workload.gpu, _PINNED.get(workload.attention))
