@@ -98,11 +98,9 @@ def _check_quantization(w: "Workload") -> None:
 def _check_mode(w: "Workload") -> None:
     if w.training and w.merged:
         raise InvalidWorkload("--merged goes with --mode inference only")
-    if w.merged and w.method.peft_config() is None:
+    if w.merged and not w.method.merges:
         needed = "adapters that can be merged into weights" if w.method.adds else "adapters"
         raise InvalidWorkload(f"--merged needs {needed}: it cannot go with --method {w.method_name}")
-    if w.merged and w.method.positions_before:
-        raise InvalidWorkload(f"--merged cannot go with --method {w.method_name}: prompts update no weight")
     if not w.training and w.checkpointing:
         raise InvalidWorkload("--checkpointing needs a backward: it cannot go with --mode inference")
     if not w.training and w.history:

@@ -17,7 +17,7 @@ from memcalc.methods.base import (
     names_a_layer,
     target_option,
 )
-from memcalc.methods.of_lora import dora, from_weight, loftq, pissa, plus
+from memcalc.methods.of_lora import dora, plus
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, mm
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # peft 0.21.2, tuners/lora/config.py, init_lora_weights
 _OTHER_INITS = ("olora", "eva", "corda", "orthogonal", "lora_ga", "mica")
+_DRAWN = ("default", "gaussian")  # whatever the weight is
+_PISSA = re.compile(r"pissa(_niter_\d+)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]+(\.[A-Za-z_]+)*")  # a pattern that fits all layers or none
 
 
@@ -94,7 +96,7 @@ class Lora(OnLinears):
         init = self.init_lora_weights
         if init in _OTHER_INITS:
             raise NotModelled(f"--init-lora-weights {init} is not written: memcalc trace runs peft's by --peft-config")
-        if init not in ("default", "gaussian", "loftq") and not pissa.names(init):
+        if init not in (*_DRAWN, "loftq") and not _PISSA.fullmatch(init):
             raise InvalidWorkload(
                 f"--init-lora-weights {shown(init)} is not one of default, gaussian, pissa, pissa_niter_N, loftq"
             )
@@ -219,12 +221,14 @@ class Lora(OnLinears):
     def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
         """LoraLayer.update_layer: A and B, then what a variant begins with."""
         init = self.init_lora_weights
-        if pissa.names(init):
-            yield from from_weight.making(m, module, init, partial(pissa.initialized, init=init))
-        elif init == "loftq":
-            yield from from_weight.making(m, module, init, partial(loftq.initialized, iterations=self.loftq_iter))
-        else:
+        if init in _DRAWN:
             yield from (dora.A, dora.B)
+        else:
+            from memcalc.methods.of_lora import from_weight, loftq, pissa
+
+            of_loftq = partial(loftq.initialized, iterations=self.loftq_iter)
+            compute = of_loftq if init == "loftq" else partial(pissa.initialized, init=init)
+            yield from from_weight.making(m, module, init, compute)
         if self.use_dora:
             dora.begin(m, module)
 

@@ -71,7 +71,7 @@ class Marks:
             self.tracer.settle(parameter, category, label)
             self.tracer.settle(parameter.grad, "gradients")
         for tensor in adapters.kept_by_method(self._model):
-            self.tracer.settle(tensor, "adapter")
+            self.tracer.settle(tensor, "optimizer_states")
         if self.optimizer is not None:
             for state in self.optimizer.state.values():
                 for value in state.values():

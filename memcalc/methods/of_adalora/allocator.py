@@ -64,7 +64,7 @@ def _update_importance(m: "Builder", kept: Kept) -> None:
         average[name] = _smoothed(p)
         uncertainty[name] = _smoothed_distance(p)
         for kind in _KINDS:
-            kept[kind][name].settle("adapter")
+            kept[kind][name].settle("optimizer_states")
 
 
 def _absolute(x: Array) -> Array:

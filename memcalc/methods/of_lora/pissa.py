@@ -3,7 +3,6 @@
 Source: peft 0.21.2, tuners/lora/layer.py, LoraLayer.pissa_init; PyTorch 2.13, torch/_lowrank.py, _svd_lowrank.
 """
 
-import re
 from typing import TYPE_CHECKING
 
 from memcalc.methods.of_lora.dora import A, B
@@ -12,13 +11,6 @@ from memcalc.tape.tape import Array
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
-
-_NAME = re.compile(r"pissa(?:_niter_(\d+))?")
-
-
-def names(init: str) -> bool:
-    """Whether an initialization is PiSSA's."""
-    return _NAME.fullmatch(init) is not None
 
 
 def initialized(m: "Builder", module: str, init: str) -> tuple[Array, Array]:
@@ -86,6 +78,5 @@ def _orthonormal(rows: int, columns: int) -> Array:
 
 def _iterations(init: str) -> int | None:
     """Of the fast decomposition; None: the exact one."""
-    found = _NAME.fullmatch(init)
-    assert found is not None
-    return None if found[1] is None else int(found[1])
+    _, fast, iterations = init.partition("_niter_")
+    return int(iterations) if fast else None
