@@ -56,6 +56,8 @@ _NARROW: Final[dict[str, dict[str, Any]]] = {
     "llama_pro": {"new_blocks": 3},
 }
 
+_INSTEAD: Final = {("adaption_prompt", "bloom"): "gpt2", ("adaption_prompt", "qwen2"): "mistral"}
+
 _SMALL: Final[dict[str, int]] = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "vocab_size": 211,
     "max_position_embeddings": 256,
@@ -79,6 +81,11 @@ def tiny(model_type: str = "llama", method: str = "lora", /, *, config_changes: 
     changed = {**config(model_type), **(config_changes or {})}
     model = Model(f"tiny-{model_type}", changed, "tests/tiny.py")
     return Workload.of(model, method, **{"batch": 2, "seq_len": 24, **_NARROW.get(method, {}), **options})
+
+
+def taken(model_type: str, method: str) -> str:
+    """The model type, or another in its place that the method does not refuse."""
+    return _INSTEAD.get((method, model_type), model_type)
 
 
 def written() -> list[str]:

@@ -6,7 +6,6 @@ Source of the fields: peft 0.21, config.py, PeftConfigMixin, and the config of e
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from dataclasses import fields as fields_of
 from typing import Any, NoReturn, final
 
 from memcalc import methods
@@ -156,9 +155,11 @@ def _read_as(name: str, config: Mapping[str, Any]) -> Method | None:
     return method if all(_is_a(said.get(option), value) for option, value in file.IMPLIES.items()) else None
 
 
-def _is_one_word(method: type, field: str) -> bool:
-    """Whether an option takes one name, and no list of them."""
-    return any(one.name == field and isinstance(one.default, str) for one in fields_of(method))
+def _goes_without_saying(method: type[Method], key: str, value: object) -> bool:
+    """A decoder alone; modules that the method takes anyway; LoRA's rank, of which AdaLoRA makes no use."""
+    if key == "target_modules":
+        return isinstance(value, str) and value in method.own_targets
+    return (key == "num_transformer_submodules" and value == 1) or (key == "r" and "init_r" in names_of(method))
 
 
 def _is_a(said: object, implied: object) -> bool:
@@ -179,12 +180,10 @@ def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, A
             return None
         elif isinstance(value, Mapping) and key not in fields and value.keys() <= fields.keys():  # loftq_config
             own |= {fields[name]: inner for name, inner in value.items()}
-        elif key in fields and (key not in _LISTED or _is_one_word(method, fields[key])):
+        elif key in fields and key not in _LISTED:
             own[fields[key]] = value
         elif key in fields and (isinstance(value, list) or value in (None, "all-linear")):
             own[fields[key]] = [value] if isinstance(value, str) else value
-        elif (key == "num_transformer_submodules" and value == 1) or (key == "r" and "init_r" in fields):
-            continue  # a decoder alone; LoRA's rank, of which AdaLoRA makes no use
-        elif key not in _INFORMATIVE and value:
+        elif key not in _INFORMATIVE and value and not _goes_without_saying(method, key, value):
             return None
     return {name: value for name, value in own.items() if value is not None}

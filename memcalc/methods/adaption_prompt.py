@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Attended, Method, Turned
+from memcalc.methods.base import Anatomy, Attended, Kind, Method, Turned
 from memcalc.options import option
 from memcalc.tape import rotary
 from memcalc.tape.attending import interleaved, matmul
@@ -33,11 +33,10 @@ class AdaptionPrompt(Method):
     Source: peft 0.21.2, tuners/adaption_prompt/layer.py, utils.py.
     """
 
-    adapter_len: int = option(10, "--adapter-len", "tokens of each prompt")
+    kind: ClassVar[Kind] = "soft prompt"
+    own_targets: ClassVar[frozenset[str]] = frozenset(_ATTENTION.values())
+    adapter_len: int = option(10, "--adapter-len", "tokens of each prompt", size=True)
     adapter_layers: int = option(0, "--adapter-layers", "how many of the topmost layers have one; 0: all", least=0)
-    target: str = option(
-        "", "--target", "name of the attention modules; default: the model type's", aliases=("--target-modules",)
-    )
 
     @property
     def layers_alike(self) -> bool:
@@ -56,8 +55,6 @@ class AdaptionPrompt(Method):
         if name is None:
             known = ", ".join(_ATTENTION)
             raise InvalidWorkload(f"peft refuses this: adaption prompts know {known}, not {model.model_type}")
-        if self.target not in ("", name):
-            raise InvalidWorkload(f"--target {self.target}: adaption prompts go into attention, which is {name} here")
         count = self.adapter_layers or model.depth
         if count > model.depth:
             raise InvalidWorkload(f"--adapter-layers {count} is more than the {model.depth} layers that there are")
@@ -118,12 +115,14 @@ class AdaptionPrompt(Method):
         prompt = m.adapter(m.path, "adaption_prompt", (1, self.adapter_len, hidden))
         return prompt, m.adapter(m.path, "adaption_gate", (1,))
 
+    def peft_defaults(self, model_type: str, layers: int) -> dict[str, Any]:
+        return {"adapter_layers": layers}
+
     def peft_config(self) -> dict[str, Any]:
         return {
             "peft_type": "ADAPTION_PROMPT",
             "adapter_len": self.adapter_len,
             "adapter_layers": self.adapter_layers or None,
-            "target_modules": self.target or None,
         }
 
 

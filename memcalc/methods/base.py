@@ -102,6 +102,7 @@ class Method:
 
     __slots__ = ()
     kind: ClassVar[Kind] = "selective"
+    own_targets: ClassVar[frozenset[str]] = frozenset()  # names of modules that peft's config says where none is asked
     merges: ClassVar[bool] = False  # whether what it adds can be folded into the base's own weights
 
     @property
@@ -285,7 +286,7 @@ class Method:
         """What peft is given to do the same, as plain data; None where peft takes no part."""
         return None
 
-    def peft_defaults(self, model_type: str) -> dict[str, Any]:
+    def peft_defaults(self, model_type: str, layers: int) -> dict[str, Any]:
         """What peft is given where its config says nothing: its own tables lack some model types."""
         return {"target_modules": self.default_targets(model_type) or None}
 

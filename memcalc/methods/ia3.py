@@ -103,10 +103,13 @@ class Ia3(OnLinears):
         """Behind a layer its bias is scaled too."""
         return target.weight if self._at_input(target.name, target.model_type) else target.weight + target.bias
 
-    def peft_defaults(self, model_type: str) -> dict[str, Any]:
+    def peft_defaults(self, model_type: str, layers: int) -> dict[str, Any]:
         """A pattern names what a list would: peft does not hold it against the targets."""
         ends = "|".join(map(re.escape, self._feedforward(model_type)))
-        return {**super(Ia3, self).peft_defaults(model_type), "feedforward_modules": f".*({ends})" if ends else []}
+        return {
+            **super(Ia3, self).peft_defaults(model_type, layers),
+            "feedforward_modules": f".*({ends})" if ends else [],
+        }
 
     def peft_config(self) -> dict[str, Any]:
         return {

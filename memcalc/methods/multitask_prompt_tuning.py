@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Method
+from memcalc.methods.base import Kind, Method
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import multiplied_in_place
 from memcalc.tape.ops.linear import bmm
@@ -29,8 +29,9 @@ class MultitaskPromptTuning(Method):
     Source: peft 0.21.2, tuners/multitask_prompt_tuning/model.py, MultitaskPromptEmbedding.
     """
 
+    kind: ClassVar[Kind] = "soft prompt"
     virtual_tokens: int = option(
-        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",)
+        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",), size=True
     )
     num_tasks: int = option(1, "--num-tasks", "tasks that share the virtual tokens")
     num_ranks: int = option(1, "--num-ranks", "rank of each task's product")

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import NotModelled
-from memcalc.methods.base import Method, check_dropout
+from memcalc.methods.base import Kind, Method, check_dropout
 from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import relu
@@ -31,8 +31,9 @@ class PTuning(Method):
     Source: peft 0.21.2, tuners/p_tuning/model.py, PromptEncoder.
     """
 
+    kind: ClassVar[Kind] = "soft prompt"
     virtual_tokens: int = option(
-        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",)
+        20, "--virtual-tokens", "virtual tokens before the input", aliases=("--num-virtual-tokens",), size=True
     )
     encoder_reparameterization_type: str = option(
         "MLP", "--encoder-reparameterization-type", "what makes the virtual tokens", choices=("MLP", "LSTM")

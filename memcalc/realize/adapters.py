@@ -31,10 +31,9 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
         freeze(model, workload.method)
         graft(model, workload)
         return model
-    defaults = workload.method.peft_defaults(model.config.model_type)
+    layers = getattr(model.config, "num_hidden_layers", 0)
+    defaults = workload.method.peft_defaults(model.config.model_type, layers)
     plain |= {name: value for name, value in defaults.items() if not plain.get(name)}
-    if "adapter_layers" in plain and not plain["adapter_layers"]:
-        plain |= {"adapter_layers": model.config.num_hidden_layers}
     config = _config(plain, workload)
     from peft import get_peft_model
 

@@ -20,7 +20,7 @@ from memcalc.tape.builder import Builder
 from memcalc.tracing import likeness
 from memcalc.workload import Workload
 from tests.producers import estimated, traced
-from tests.tiny import tiny
+from tests.tiny import taken, tiny
 
 METHODS: Final = methods.names()
 _METHOD: Final = pytest.mark.parametrize("method", METHODS)
@@ -128,11 +128,6 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 }
 # What a family must be given to suit a method at all.
 SUITED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {("bitfit", "llama"): {"mlp_bias": True}}
-# A family in the place of one that a method refuses.
-INSTEAD: Final[Mapping[tuple[str, str], str]] = {
-    ("adaption_prompt", "bloom"): "gpt2",
-    ("adaption_prompt", "qwen2"): "mistral",
-}
 CASES: Final = [(method, name, options) for method in METHODS
                 for name, options in {"as it is": {}, **VARIED.get(method, {})}.items()]  # fmt: skip
 _CASE: Final = pytest.mark.parametrize(
@@ -141,7 +136,7 @@ _CASE: Final = pytest.mark.parametrize(
 
 
 def _workload(model_type: str, method: str, **options: Any) -> Workload:
-    family = INSTEAD.get((method, model_type), model_type)
+    family = taken(model_type, method)
     return tiny(family, method, config_changes=SUITED.get((method, family)), **options)
 
 

@@ -13,7 +13,7 @@ from memcalc.methods.base import Kind
 from memcalc.planning.survey import Row, Survey, survey
 from memcalc.step.declaring import changed_in, trained_in
 from memcalc.workload import Workload
-from tests.tiny import TINY, tiny
+from tests.tiny import TINY, taken, tiny
 
 _METHOD: Final = pytest.mark.parametrize("method", methods.names())
 _LLAMA: Final = Model("tiny", TINY["llama"], "test")
@@ -30,7 +30,7 @@ def _row(method: str, **options: Any) -> Row:
 
 def _small(method: str) -> Workload:
     """Two layers in fp32, some linear ones with biases; no base is quantized, whatever the method's name implies."""
-    w = tiny("qwen2", method, dtype="fp32", config_changes={"num_hidden_layers": 2})
+    w = tiny(taken("qwen2", method), method, dtype="fp32", config_changes={"num_hidden_layers": 2})
     return replace(w, quant="none", double_quant=False, kbit_prepare="none", checkpointing=False)
 
 
