@@ -111,7 +111,7 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload(f"--loss {w.loss} is of training steps: it cannot go with --mode inference")
     if w.use_cache and w.training and w.loss == "chunked-nll":
         raise InvalidWorkload("--use-cache cannot go with --loss chunked-nll: TRL's forward fills no cache")
-    check_checkpointing(w)
+    check_method(w)
     if w.use_cache and w.checkpointing:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:
@@ -127,12 +127,16 @@ def _check_mode(w: "Workload") -> None:
         )
 
 
-def check_checkpointing(w: "Workload") -> None:
-    """Refuse it where the method does not take it."""
+def check_method(w: "Workload") -> None:
+    """Refuse what the method does not take."""
     if w.checkpointing and not w.method.takes_checkpointing:
         raise InvalidWorkload(
             f"--checkpointing cannot go with --method {w.method_name}: peft refuses it, since layers that are run "
             "again would lengthen the cache that holds its keys and values"
+        )
+    if w.loss != "nll" and w.method.holds_forward:
+        raise InvalidWorkload(
+            f"--loss {w.loss} cannot go with --method {w.method_name}: peft calls the forward that it found, without it"
         )
 
 

@@ -42,6 +42,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("lora", {"use_cache": True, "loss": "chunked-nll"}, ("--use-cache", "--loss chunked-nll")),
     ("lora", {"use_cache": True, "checkpointing": True}, ("--use-cache", "--checkpointing")),
     ("qlora", {"use_cache": True}, ("--use-cache", "--checkpointing")),
+    ("adaption_prompt", {"loss": "chunked-nll"}, ("--loss chunked-nll", "--method adaption_prompt")),
     ("p_tuning_v2", {"checkpointing": True}, ("--checkpointing", "--method p_tuning_v2")),
     ("lora", {"checkpoint_every": 2}, ("--checkpoint-every", "--checkpointing")),
     ("full", {"dtype": "fp16", "amp": "fp16"}, ("--amp fp16", "--dtype fp32")),

@@ -13,7 +13,7 @@ from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method
 from memcalc.options import coerced, names_of, options_of
-from memcalc.resolving import check_checkpointing
+from memcalc.resolving import check_method
 from memcalc.workload import Workload
 
 FILE = "adapter_config.json"
@@ -95,11 +95,12 @@ def workload(model: Any, config: "str | Mapping[str, Any]", method: str | None =
         raise InvalidWorkload(f"--{foreign[0].replace('_', '-')} cannot go with --peft-config, which says it all")
     if given not in (None, name) and (made.method.peft_config() or {}).get("peft_type") != plain["peft_type"]:
         raise InvalidWorkload(f"--method {method} cannot go with a --peft-config of type {plain['peft_type']}")
-    if given in (None, name):
+    of_peft = given == str(plain["peft_type"]).lower()  # peft's word for the type, which says less than the config
+    if given in (None, name) or (of_peft and methods.load(base).IMPLIES):
         workload = replace(made, method_name=name, method=described)
     else:
         workload = replace(made, method_name=base, method=_as_named(base, described))
-    check_checkpointing(workload)
+    check_method(workload)
     return workload
 
 

@@ -47,6 +47,11 @@ class AdaptionPrompt(Method):
         return False
 
     @property
+    def holds_forward(self) -> bool:
+        """Source: peft 0.21.2, tuners/adaption_prompt/model.py, AdaptionPromptModel.__init__."""
+        return True
+
+    @property
     def keeps_dtype(self) -> bool:
         return True
 

@@ -159,6 +159,11 @@ class Method:
         return True
 
     @property
+    def holds_forward(self) -> bool:
+        """Whether peft calls the forward that the model had when it was wrapped, and none that is put there later."""
+        return False
+
+    @property
     def wants_tasks(self) -> bool:
         """Whether a batch says of each row which task it belongs to."""
         return False

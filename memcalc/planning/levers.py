@@ -123,7 +123,7 @@ def _checkpointing(w: Workload) -> Iterator[Options]:
 
 
 def _chunks(w: Workload) -> Iterator[Options]:
-    if w.training and w.loss == "nll":
+    if w.training and w.loss == "nll" and not w.method.holds_forward:
         yield {"loss": "chunked-nll", "use_cache": False}
 
 
