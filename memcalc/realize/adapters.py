@@ -13,7 +13,7 @@ from torch import nn
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.realize import versions
 from memcalc.realize.freezing import freeze
-from memcalc.realize.grafting import graft
+from memcalc.realize.grafting import graft, let_train
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -37,6 +37,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     config = _config(plain, workload)
     from peft import get_peft_model
 
+    graft(model, workload)
     peft_type = str(plain["peft_type"])
     there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
@@ -50,6 +51,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     for name, parameter in wrapped.named_parameters():
         if ".ranknum." in name:  # AdaLoRA's current rank: peft means it not to train, and forgets where it moves it
             parameter.requires_grad_(requires_grad=False)
+    let_train(model, workload)
     _bring_along(wrapped, device)
     return wrapped.train() if workload.training else wrapped.eval()
 

@@ -42,7 +42,8 @@ def checkpoint_bytes(model: Any) -> int:
 
         with _StayingOnMeta():
             stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
-        return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+        written = [*stored.values(), *(parameter for parameter, _ in added(model))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in written)
     own = {id(parameter) for parameter, _ in added(model)}
     seen: dict[int, int] = {}
     for tensor in stored.values():

@@ -12,7 +12,7 @@ from memcalc.workload import Workload
 
 
 def graft(model: Any, workload: Workload) -> None:
-    """Put the modules of a method that has some of ours where they belong; they train where the workload does."""
+    """Put the modules of a method that has some of ours where they belong."""
     plain = workload.method.graft()
     if plain is None:
         return
@@ -28,6 +28,12 @@ def graft(model: Any, workload: Workload) -> None:
     file = import_module(f"memcalc.realize.modules.{plain['module']}")
     options = {name: value for name, value in plain.items() if name != "module"}
     file.put(model, [name for name in anatomy.linears if name in targets], like, **options)
-    for parameter, trains in added(model):
-        parameter.requires_grad_(workload.training and trains)
+    let_train(model, workload)
     model.train(workload.training)
+
+
+def let_train(model: Any, workload: Workload) -> None:
+    """Say which of our parameters train; peft freezes them with the model that it is put around."""
+    used = workload.training or not workload.method.frozen_in_use
+    for parameter, trains in added(model):
+        parameter.requires_grad_(used and trains)

@@ -277,7 +277,8 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
 
 def _made_in(m: Builder, module: str, w: Workload) -> str:
     """The dtype of a module's weight; over a packed one, which is no parameter, the compute dtype."""
-    if w.autocast_adapter_dtype and w.method.peft_config() is None:  # our own modules are made as they stay
+    ours = w.method.peft_config() is None or w.method.graft() is not None
+    if ours and w.autocast_adapter_dtype:  # our own modules are made as they stay
         return "fp32"
     if w.method.keeps_dtype and any(name.startswith(f"{module}.") for name in m.weights):
         return "fp32"
@@ -285,7 +286,7 @@ def _made_in(m: Builder, module: str, w: Workload) -> str:
     if base is not None:
         return base.dtype
     # peft knows a packed layer's compute dtype by nf4's and fp4's alone
-    return "fp32" if w.quant == "int8" and w.method.peft_config() is not None else w.dtype
+    return "fp32" if w.quant == "int8" and not ours else w.dtype
 
 
 def _add(m: Builder, name: str, adapter: Adapter, dtype: str) -> None:
