@@ -136,7 +136,8 @@ def check_method(w: "Workload") -> None:
         )
     if w.loss != "nll" and w.method.holds_forward:
         raise InvalidWorkload(
-            f"--loss {w.loss} cannot go with --method {w.method_name}: peft calls the forward that it found, without it"
+            f"--loss {w.loss} cannot go with --method {w.method_name}: it replaces the model's forward, which the "
+            "method needs as it is"
         )
 
 

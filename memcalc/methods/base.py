@@ -160,7 +160,9 @@ class Method:
 
     @property
     def holds_forward(self) -> bool:
-        """Whether peft calls the forward that the model had when it was wrapped, and none that is put there later."""
+        """Whether it needs the forward that the model had when it was wrapped: one that is put there later would lose
+        what the method does in it, or never be called.
+        """
         return False
 
     @property

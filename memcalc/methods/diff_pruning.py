@@ -42,6 +42,11 @@ class DiffPruning(OnLinears):
         aliases=("--target-modules", "--targets"),
     )
 
+    @property
+    def holds_forward(self) -> bool:
+        """The masks' penalty is added to the loss there."""
+        return True
+
     def rewritten(self, target: Target) -> int:
         return target.added // 2
 
