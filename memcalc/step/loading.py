@@ -17,7 +17,7 @@ from memcalc.tape.builder import Builder
 from memcalc.tape.declared import Adapter, Declared
 from memcalc.tape.ops.eight_bit import Packed8Bit, quantize_rows
 from memcalc.tape.ops.quantized import Packed4Bit, quantize
-from memcalc.tape.tape import Leaf, Tensor, new, tape
+from memcalc.tape.tape import Leaf, Tensor, new, on_cuda, tape
 from memcalc.tape.weights import LINEAR, PACKABLE
 from memcalc.units import GIB
 from memcalc.workload import Workload
@@ -105,6 +105,8 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
     for x in (x for name, x in m.parameters.items() if name.startswith(copies)):
         x.data.settle("adapter")
     reassigned = _adapters(m, model, w)
+    if w.method.positions_before and not on_cuda():  # peft numbers virtual tokens on the host, which is the device
+        m.parameters["prompt_tokens"] = Tensor(new((w.method.positions_before,), "int64", "arange", "adapter"))
     if w.kbit_prepare == "trl":
         _cast_back(m, model, family)
     tape.category = "activations"
