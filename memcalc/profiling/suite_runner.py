@@ -1,5 +1,6 @@
 """The cases of a suite, one after another: what was measured is on the disk before the next one begins."""
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import Any
 
 from memcalc.errors import BadFile, DeviceBusy, MemcalcError
 from memcalc.footprint import Footprint
+from memcalc.importers import peft
 from memcalc.profiling import runner
 from memcalc.profiling.case import Case
 from memcalc.profiling.failing import Failure, failed
@@ -119,4 +121,7 @@ def _agree(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
 
 
 def _key(workload: Mapping[str, Any]) -> str:
+    """A workload in one form. Options that came after a line was written have their defaults there."""
+    with contextlib.suppress(MemcalcError):  # another version's may have options that are gone
+        workload = peft.from_json(workload).to_json()
     return json.dumps({name: value for name, value in workload.items() if name not in _MEASURED}, sort_keys=True)

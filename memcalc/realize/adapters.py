@@ -53,7 +53,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
             parameter.requires_grad_(requires_grad=False)
     let_train(model, workload)
     _bring_along(wrapped, device)
-    if workload.device == "cpu":  # the host is the device: the numbers of virtual tokens, which peft leaves there, count
+    if workload.device == "cpu":  # the host is the device: what peft leaves there counts
         for name, tokens in getattr(wrapped, "prompt_tokens", {}).items():
             wrapped.prompt_tokens[name] = tokens.to(device)
     return wrapped.train() if workload.training else wrapped.eval()

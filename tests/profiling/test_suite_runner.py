@@ -57,6 +57,14 @@ def test_whatever_becomes_of_a_case_is_a_line_and_the_suite_goes_on(store: Store
     assert go(store, plan()).failed == 0  # the last line of a workload counts
 
 
+def test_a_line_from_before_there_was_an_option_is_still_its_case(store: Store) -> None:
+    older = {name: value for name, value in CASES[0].workload.to_json().items() if name != "neftune_alpha"}
+    store.append(Footprint(producer="profile", workload=older, versions=VERSIONS))
+    seen: list[str] = []
+    go(store, plan(cases=CASES[:1]), elsewhere.answers, seen)
+    assert seen == []
+
+
 def test_other_versions_and_other_workloads_are_other_cases(store: Store) -> None:
     go(store, plan(cases=CASES[:2]), elsewhere.answers)
     seen: list[str] = []
