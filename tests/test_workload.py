@@ -44,6 +44,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("diff_pruning", {"loss": "chunked-nll"}, ("--loss chunked-nll", "--method diff_pruning")),
     ("lora", {"use_cache": True, "checkpointing": True}, ("--use-cache", "--checkpointing")),
     ("qlora", {"use_cache": True}, ("--use-cache", "--checkpointing")),
+    ("adaption_prompt", {"merged": True, "mode": "inference"}, ("--merged", "--method adaption_prompt")),
     ("adaption_prompt", {"loss": "chunked-nll"}, ("--loss chunked-nll", "--method adaption_prompt")),
     ("p_tuning_v2", {"checkpointing": True}, ("--checkpointing", "--method p_tuning_v2")),
     ("lora", {"checkpoint_every": 2}, ("--checkpoint-every", "--checkpointing")),
