@@ -10,6 +10,7 @@ Source: aten/src/ATen/autocast_mode.h and .cpp (cached_cast, set_opt_dtype, prio
 import functools
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from memcalc.tracing.place import Place
-from memcalc.tracing.private_api import AUTOCAST_KEY, below_key, fallback_to_next
+from memcalc.tracing.private_api import AUTOCAST_KEY, KeySwitch, below_key, fallback_to_next
 
 _LISTS = {
     "lower": "AT_FORALL_LOWER_PRECISION_FP",
@@ -38,6 +39,7 @@ class State:
     depth: int = 0
     cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)  # by id of the weight, kept alive
     place: Place | None = None
+    running: int = 0  # kernels of ours, one inside the other
 
 
 state = State()
@@ -121,6 +123,13 @@ def _norm(op: Any, args: Any, kwargs: Any) -> Any:
 _POLICIES = {"lower": _lower, "fp32": _fp32, "fp32_set_opt_dtype": _fp32_set_opt_dtype, "promote": _promote}
 
 
+def within_composites() -> AbstractContextManager[object]:
+    """A context in which operators meet autocast that a composite consists of, as they do where torch takes it apart:
+    a recorder sees it whole, below autocast's key. Nothing, where a kernel of autocast's called it.
+    """
+    return KeySwitch(AUTOCAST_KEY, included=True) if state.enabled and not state.running else nullcontext()
+
+
 @functools.cache
 def register() -> tuple[torch.library.Library, ...]:
     """Put the kernels at the key, once a process: nothing dispatches there unless autocast is on."""
@@ -139,7 +148,11 @@ def register() -> tuple[torch.library.Library, ...]:
 
 def _kernel(policy: Callable[[Any, Any, Any], Any], op: Any) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        with below_key(AUTOCAST_KEY):
-            return policy(op, args, kwargs)
+        state.running += 1
+        try:
+            with below_key(AUTOCAST_KEY):
+                return policy(op, args, kwargs)
+        finally:
+            state.running -= 1
 
     return kernel

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memcalc.errors import NotModelled
 from memcalc.kernels import Gpu, cublas_workspace
 from memcalc.timeline import Timeline
-from memcalc.tracing import shadows, standins
+from memcalc.tracing import autocast, shadows, standins
 from memcalc.tracing.answers import Answers
 from memcalc.tracing.operators import Operator, describe, is_dense, why_not, without_masks
 from memcalc.tracing.place import Place
@@ -64,7 +64,7 @@ class Tracer(TorchDispatchMode):
             op = self._operators[func] = describe(func, self._standins.get(func))
         if op.composite or op.standin.opened or func in standins.COMPOSITES:  # composites: in inference mode only
             body = standins.COMPOSITES.get(func) or op.standin.opened or func.decompose
-            with self:
+            with self, autocast.within_composites():
                 return body(*args, **kwargs)
         if op.indexes:
             with self:

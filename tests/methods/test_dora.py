@@ -19,6 +19,7 @@ from tests.tiny import tiny
         {"dtype": "fp32", "amp": "bf16", "checkpointing": True, "reentrant": True},
         {"amp": "bf16", "loop": "plain", "padded": True},
         {"dtype": "fp16", "autocast_adapter_dtype": False},
+        {"amp": "bf16", "autocast_adapter_dtype": False, "mode": "inference"},
         {"quant": "nf4", "double_quant": True},
         {"quant": "nf4", "amp": "bf16", "checkpointing": False, "kbit_prepare": "none"},
     ],

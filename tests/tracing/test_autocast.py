@@ -1,9 +1,11 @@
 import torch
 from torch import nn
 
+from memcalc.timeline import Timeline
 from memcalc.tracing import autocast
 from memcalc.tracing.autocast_switch import installed
 from memcalc.tracing.place import Place
+from memcalc.tracing.tracer import Tracer
 
 
 def test_the_lists_of_the_installed_torch_are_read() -> None:
@@ -22,6 +24,19 @@ def test_products_are_lowered_and_powers_raised() -> None:
             assert layer(x).dtype == torch.float32
         assert torch.einsum("ij,kj->ik", x, x).dtype == torch.bfloat16
     assert layer(x).dtype == torch.float32
+
+
+def test_it_applies_within_composites_that_inference_mode_shows_whole() -> None:
+    """As it does with real tensors; what a kernel of autocast's has cast, it does not cast again."""
+    x = torch.ones(2, 4)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.einsum("ij,kj->ik", x, x).dtype == torch.bfloat16
+    with installed(Place()), Tracer(Timeline(), Place(), None):
+        meta = torch.ones(2, 4, device="meta")
+        with torch.inference_mode(), torch.autocast("meta", dtype=torch.bfloat16):
+            assert torch.einsum("ij,kj->ik", meta, meta).dtype == torch.bfloat16
+            assert torch.linalg.norm(meta.bfloat16(), dim=1).dtype == torch.float32
+            assert torch.cosine_similarity(meta, meta).dtype == torch.float32
 
 
 def test_a_trained_weight_is_cast_once_until_the_outermost_exit() -> None:
