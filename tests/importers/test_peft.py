@@ -139,6 +139,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "ADALORA": {"init_r": 6, "total_step": 50, "deltaT": 2, "lora_alpha": 16},
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
     "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
+    "HIRA": {"r": 4, "hira_dropout": 0.1},
     "SHIRA": {"r": 2, "random_seed": 5},
 }  # fmt: skip
 

@@ -85,11 +85,11 @@ def _mm(x: Tensor, w: Tensor) -> Tensor:
     out = new((rows, d_out), x.dtype, "mm")
     size = rows * d_in * d_out
     gemm(size)
-    shape, weight_shape = x.shape, w.shape
+    shape, layout = x.shape, (w.shape, w.data.strides)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
-        gw = _product(weight_shape, g.dtype, size).view(weight_shape, (d_in, 1)) if kept_x else None
+        gw = _of_weight(*layout, g.dtype, size) if kept_x else None
         gx = _product((rows, d_in), g.dtype, size) if kept_w else None
         del held
         return [reshape_array(gx, shape) if gx and flattened else gx, gw]
@@ -105,12 +105,12 @@ def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     out = new((x.shape[0], w.shape[0]), x.dtype, "addmm")
     size = x.shape[0] * prod(w.shape)
     gemm(size)
-    shape, weight_shape = x.shape, w.shape
+    shape, layout = x.shape, (w.shape, w.data.strides)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
         gx = _product(shape, g.dtype, size) if kept_w else None
-        gw = _product(weight_shape, g.dtype, size).view(weight_shape, (weight_shape[1], 1)) if kept_x else None
+        gw = _of_weight(*layout, g.dtype, size) if kept_x else None
         del held
         return [gx, gw, g]
 
@@ -160,6 +160,11 @@ def _product_like(shape: Shape, strides: Shape, dtype: str, multiply_adds: int) 
     if strides == (1, rows):
         return swap(_product((columns, rows), dtype, multiply_adds), 0, 1)
     return _product(shape, dtype, multiply_adds)
+
+
+def _of_weight(shape: Shape, strides: Shape, dtype: str, multiply_adds: int) -> Array:
+    """The gradient of W, by whose transpose was multiplied: in W's own layout, seen through a view."""
+    return swap(_product_like(shape[::-1], strides[::-1], dtype, multiply_adds), 0, 1)
 
 
 def bmm(x: Tensor, y: Tensor) -> Tensor:

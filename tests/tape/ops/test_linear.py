@@ -38,6 +38,10 @@ _DENSE: Final = ("contiguous", "leaf")
 
 OPS: Final = {
     "linear": Op(ops.linear, F.linear, _linear, layouts=_DENSE),
+    "linear, by a turned weight": Op(ops.linear, F.linear, _linear, layouts=(_DENSE, ("contiguous", "transposed"))),
+    "linear, biased, by a turned weight": Op(
+        ops.linear, F.linear, _biased, layouts=(_DENSE, ("contiguous", "transposed"), _DENSE), views=False
+    ),
     "linear, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8)), layouts=_DENSE),
     "linear, of one token": Op(ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8)), layouts=_DENSE),
     "linear, biased": Op(ops.linear, F.linear, _biased, layouts=_DENSE),
