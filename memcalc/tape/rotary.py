@@ -165,4 +165,4 @@ def rotate_pairs(x: Tensor) -> Tensor:
     """rotate_half where neighbours are turned. Source: transformers 5.24.0, models/cohere/modeling_cohere.py."""
     x1 = every_second(x)
     x2 = every_second(x)
-    return view(stack((neg(x2), x1), 4), x.shape)
+    return view(stack((neg(x2), x1), len(x1.shape)), x.shape)

@@ -140,6 +140,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 8},
     "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
     "HIRA": {"r": 4, "hira_dropout": 0.1},
+    "ROAD": {"variant": "road_2", "group_size": 8},
     "SHIRA": {"r": 2, "random_seed": 5},
 }  # fmt: skip
 

@@ -118,6 +118,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"rank": 3, "target": "all-linear", "hira_dropout": 0.1},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "road": {
+        "a pair of its own for each": {"variant": "road_4", "target": "all-linear"},
+        "adapters as the base": {"variant": "road_2", "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

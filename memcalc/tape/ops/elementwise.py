@@ -306,6 +306,31 @@ def hardtanh(x: Tensor) -> Tensor:
     return record(like(x.data, "hardtanh"), (x,), backward)
 
 
+def cos(x: Tensor) -> Tensor:
+    """Saves: x. Backward allocates: the sine, its negative, the product with the gradient."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        sine = like(held, "sin")
+        return [_combine(g, like(sine, "neg"), "mul")]
+
+    return record(like(x.data, "cos"), (x,), backward)
+
+
+def sin(x: Tensor) -> Tensor:
+    """Saves: x. Backward allocates: the cosine, the product with the gradient."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        return [_combine(g, like(held, "cos"), "mul")]
+
+    return record(like(x.data, "sin"), (x,), backward)
+
+
 def _saving_result(x: Tensor, op: str, gradient: Callable[[Array, Array], Array]) -> Tensor:
     out = like(x.data, op)
     kept = save(out) if wants(x) else None

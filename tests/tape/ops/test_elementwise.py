@@ -71,6 +71,8 @@ OPS: Final = {
     "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
     "sigmoid": Op(ops.sigmoid, torch.sigmoid, _one),
     "hardtanh": Op(ops.hardtanh, F.hardtanh, _one),
+    "cos": Op(ops.cos, torch.cos, _one),
+    "sin": Op(ops.sin, torch.sin, _one),
     "scale": Op(ops.scale, lambda x: x * 0.5, _one),
     "divide": Op(ops.divide, lambda x: x / 3, _one),
     "quotient": Op(ops.quotient, torch.div, _two),

@@ -85,7 +85,10 @@ OPS: Final = {
     "split, both used": Op(
         lambda x: mul(*ops.split(x, (12, 12), 2)), lambda x: torch.mul(*x.split((12, 12), -1)), _hidden,
     ),
-    "stack": Op(lambda x, y: ops.stack((x, y), 4), lambda x, y: torch.stack((x, y), -1), _two),
+    "stack": Op(lambda x, y: ops.stack((x, y), 1), lambda x, y: torch.stack((x, y), 1), _two),
+    "stack, in a last dim": Op(
+        lambda x, y: ops.stack((x, y), len(x.shape)), lambda x, y: torch.stack((x, y), -1), _two
+    ),
     "stack, three": Op(
         lambda x, y: ops.stack((x, y, x), 3), lambda x, y: torch.stack((x, y, x), -2), _two,
     ),
