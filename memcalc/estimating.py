@@ -153,6 +153,7 @@ def write(
             loop.run(prepared=prepared)
             timeline.events = timeline.events[:]  # what dies from here on is no longer part of the recording
         finally:
+            tape.accumulated = None
             vars(loop).clear()  # loop and trainer know each other: else only the collector could free what they keep
     return timeline, m, loaded
 

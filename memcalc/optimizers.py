@@ -55,6 +55,8 @@ class Optimizer(NamedTuple):
     momentum: str = ""  # the state that it keeps if it is given a --momentum
     takes_grad_scale: bool = False  # GradScaler hands it the scale (torch: _step_supports_amp_scaling)
     temporaries: Temporaries = "none"
+    projects: bool = False  # gradients of the weights that a method names
+    layer_by_layer: bool = False  # steps each parameter in backward, as soon as its gradient is there
     without_bf16: bool = False  # no kernel for bf16 gradients of a parameter whose states are in 32 bits
     made: Literal["at first step", "from gradients", "at once"] = "at first step"  # at once: in its constructor
 
@@ -136,6 +138,14 @@ def _of_bitsandbytes(
 
 _ADAMW = ("exp_avg", "exp_avg_sq")
 
+_GALORE = Optimizer(
+    torch_class="galore_torch.GaLoreAdamW",
+    torch_options={"no_deprecation_warning": True},
+    states=_like(*_ADAMW),
+    projects=True,
+    source="galore_torch 1.0, adamw.py, AdamW.step",
+)
+
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "adamw_torch": Optimizer(
         torch_class="torch.optim.AdamW",
@@ -203,6 +213,8 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         states=_like("z"),
         source="schedulefree 1.4.1, sgd_schedulefree.py, SGDScheduleFree.step",
     ),
+    "galore_adamw": _GALORE,
+    "galore_adamw_layerwise": _GALORE._replace(layer_by_layer=True),
     "adamw_8bit": _of_bitsandbytes("AdamW", 8, 2),
     "adamw_bnb_8bit": _of_bitsandbytes("AdamW", 8, 2),
     "paged_adamw_32bit": _of_bitsandbytes("AdamW", 32, 2, paged=True),

@@ -75,9 +75,22 @@ def _check_names(w: "Workload") -> None:
     clash = w.method.clash(OPTIMIZERS[w.optimizer])
     if w.training and clash:
         raise InvalidWorkload(f"--method {w.method_name} cannot go with --optimizer {w.optimizer}: {clash}")
+    if w.training and OPTIMIZERS[w.optimizer].layer_by_layer:
+        _check_layer_by_layer(w)
     if w.momentum and not OPTIMIZERS[w.optimizer].momentum:
         takers = " and ".join(name for name, row in OPTIMIZERS.items() if row.momentum)
         raise InvalidWorkload(f"--momentum belongs to --optimizer {takers}, not to {w.optimizer}")
+
+
+def _check_layer_by_layer(w: "Workload") -> None:
+    if w.grad_accum > 1:
+        raise InvalidWorkload(
+            f"--optimizer {w.optimizer} steps as soon as a gradient is there: it cannot go with --grad-accum"
+        )
+    if w.amp == "fp16":
+        raise InvalidWorkload(
+            f"--optimizer {w.optimizer} drops gradients before GradScaler sees them: it cannot go with --amp fp16"
+        )
 
 
 def _check_quantization(w: "Workload") -> None:

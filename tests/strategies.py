@@ -84,7 +84,7 @@ def _values(name: str, described: Option, default: object) -> st.SearchStrategy[
 
 _WORDS: Final[Mapping[str, Sequence[object]]] = {
     "quant": ["none", "nf4", "fp4", "int8", "gguf:q4_k"],
-    "optimizer": sorted(OPTIMIZERS),
+    "optimizer": sorted(name for name, row in OPTIMIZERS.items() if not row.projects),  # that is a method's
     "alloc_conf": ["", "expandable_segments:True", "max_split_size_mb:64", "roundup_power2_divisions:8"],
     "history": [(), ("same",), ("16", "empty"), ("same", "40")],
     "target": [(), ("all-linear",), ("q_proj", "mlp.up_proj")],

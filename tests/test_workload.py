@@ -37,6 +37,9 @@ REFUSED: Final[list[tuple[str, dict[str, Any], tuple[str, ...]]]] = [
     ("lora", {"mode": "inference", "history": "same"}, ("--history", "--mode inference")),
     ("lora", {"mode": "inference", "neftune_alpha": 5}, ("--neftune-alpha", "--mode inference")),
     ("lisa", {"lisa_states": "dropped", "optimizer": "adagrad"}, ("--method lisa", "--optimizer adagrad", "but once")),
+    ("full", {"optimizer": "galore_adamw"}, ("--method full", "--optimizer galore_adamw", "--method galore")),
+    ("galore", {"optimizer": "galore_adamw_layerwise", "grad_accum": 2}, ("galore_adamw_layerwise", "--grad-accum")),
+    ("galore", {"optimizer": "galore_adamw_layerwise", "dtype": "fp32", "amp": "fp16"}, ("layerwise", "--amp fp16")),
     ("badam", {"optimizer": "paged_lion_8bit"}, ("--method badam", "--optimizer paged_lion_8bit", "no paged ones")),
     ("badam", {"optimizer": "schedule_free_sgd"}, ("--method badam", "--optimizer schedule_free_sgd", "the mode")),
     ("lora", {"mode": "inference", "loss": "liger"}, ("--loss liger", "--mode inference")),
@@ -179,8 +182,8 @@ def test_another_methods_option_is_unknown() -> None:
 
 
 def test_an_optimizer_of_the_future_is_not_written_yet() -> None:
-    with pytest.raises(NotModelled, match="--optimizer galore_adamw"):
-        tiny(optimizer="galore_adamw")
+    with pytest.raises(NotModelled, match="--optimizer galore_adafactor"):
+        tiny(optimizer="galore_adafactor")
 
 
 def test_the_card_gives_a_warning_where_bf16_is_slow() -> None:

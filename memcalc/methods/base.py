@@ -125,6 +125,11 @@ class Method:
         """What makes the optimizer; None: the loop does."""
         return None
 
+    @property
+    def projected_rank(self) -> int | None:
+        """The rank to which its optimizer projects gradients of the targets' weights; None: it projects none."""
+        return None
+
     def groups(self, trained: Mapping[str, tuple[int, ...]], layer_norms: frozenset[str]) -> list[list[str]]:
         """What trains (full name and shape, in order) in the groups that `optimizer_maker` makes of it.
 
@@ -220,6 +225,8 @@ class Method:
 
     def clash(self, optimizer: "Optimizer") -> str:
         """Why it cannot go with an optimizer; "": it can."""
+        if optimizer.projects and self.projected_rank is None:
+            return "that projects gradients of weights which --method galore names"
         if self.drops_states and optimizer.made == "at once":
             return "it drops states of what is frozen again, and this optimizer makes them but once"
         if self.drops_states and optimizer.torch_options.get("is_paged"):

@@ -1,6 +1,7 @@
 """A Watch that reads the allocator's counters where phases begin and end."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from memcalc.footprint import Phase
 from memcalc.profiling.memory import Levels, Memory
 from memcalc.realize import quantize
+from memcalc.realize.optimizer import kept_by
 from memcalc.timeline import PHASES
 
 
@@ -56,6 +58,9 @@ class Meter:
             self._ends[self.open], self._read = levels.allocated, True
             self._mark(levels, "phase_end")
         self._seen()
+
+    def stepping(self, parameter: torch.Tensor) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def settle(self) -> None:
         self._note_tensors(self.memory.levels())
@@ -105,8 +110,7 @@ class Meter:
         if self.model is not None:
             kinds["gradients"] = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.optimizer is not None:
-            values: list[Any] = [value for state in self.optimizer.state.values() for value in state.values()]
-            kinds["optimizer_states"] = [value for value in values if isinstance(value, torch.Tensor)]
+            kinds["optimizer_states"] = list(kept_by(self.optimizer))
         self._note(levels, kinds)
 
     def _note(self, levels: Levels, kinds: dict[str, list[torch.Tensor]]) -> None:

@@ -28,7 +28,7 @@ class Training:
     def __init__(self, model: Any, workload: Workload, device: str, watch: Watch) -> None:
         self.model = model
         self.workload, self.device, self.watch = workload, device, watch
-        self.optimizer = make_optimizer(model, workload)
+        self.optimizer = make_optimizer(model, workload, watch)
         if workload.method.blocks(anatomy_of(model)):
             self.optimizer = in_blocks(self.optimizer, model, workload, watch)
         self.turns = Turns(model, workload.method, self.optimizer)

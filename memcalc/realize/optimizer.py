@@ -1,7 +1,7 @@
 """torch's optimizer for a workload, and fp16's loss scaler."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any, Final
@@ -11,17 +11,20 @@ from torch import nn
 
 from memcalc.errors import MissingPackage, NotModelled
 from memcalc.optimizers import OPTIMIZERS, Trained, check_trained
+from memcalc.realize import projecting
 from memcalc.realize.model import DTYPES
+from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 # extras of ours, by the package that they bring
 _EXTRAS: Final = {
     "torch": "trace", "transformers": "trace", "peft": "trace", "bitsandbytes": "quant", "schedulefree": "optim",
+    "galore_torch": "optim",
 }  # fmt: skip
 
 
-def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, workload: Workload, watch: Watch | None = None) -> torch.optim.Optimizer:
     """The optimizer over all that trains; its states are made in its first step."""
     described = OPTIMIZERS[workload.optimizer]
     module, _, name = described.torch_class.rpartition(".")
@@ -30,8 +33,12 @@ def make_optimizer(model: nn.Module, workload: Workload) -> torch.optim.Optimize
         options["momentum"] = workload.momentum
     of_trainer = workload.loop == "trainer"
     by_trainer = of_trainer and workload.method.optimizer_maker is None
-    make = _make_of_method if workload.method.optimizer_maker else _make_of_loop
-    optimizer = make(getattr(_imported(module), name), model, workload, {"lr": 1e-4, **options})
+    cls, options = getattr(_imported(module), name), {"lr": 1e-4, **options}
+    if workload.method.projected_rank is not None:
+        optimizer = projecting.make(cls, model, workload, options, watch)
+    else:
+        make = _make_of_method if workload.method.optimizer_maker else _make_of_loop
+        optimizer = make(cls, model, workload, options)
     check_trained(workload.optimizer, _as_seen(optimizer, model if by_trainer else None))
     if by_trainer and options.get("optim_bits") == 8:
         _spare_embeddings(model)
@@ -59,6 +66,15 @@ def _make_of_loop(cls: Any, model: nn.Module, workload: Workload, options: dict[
         _trainer_groups(model) if of_trainer else [{"params": _trained(model.parameters())}], **options
     )
     return made
+
+
+def kept_by(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """Tensors that an optimizer keeps from step to step, GaLore's projections too; those of all for which it stands."""
+    for one in getattr(optimizer, "optimizer_dict", {"": optimizer}).values():
+        for value in (value for state in one.state.values() for value in state.values()):
+            kept = getattr(value, "ortho_matrix", value)
+            if isinstance(kept, torch.Tensor):
+                yield kept
 
 
 def _make_of_method(cls: Any, model: nn.Module, workload: Workload, options: dict[str, Any]) -> torch.optim.Optimizer:

@@ -1,6 +1,9 @@
 """What loading and the loops tell whoever watches them: trace writes marks, profile reads counters."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
+
+import torch
 
 
 class Watch(Protocol):
@@ -17,6 +20,10 @@ class Watch(Protocol):
 
     def phase_end(self) -> None:
         """The phase is over, and the loop has not dropped its output yet."""
+
+    def stepping(self, parameter: torch.Tensor) -> AbstractContextManager[None]:
+        """An optimizer steps a parameter inside of backward, and drops its gradient."""
+        return nullcontext()
 
     def settle(self) -> None:
         """The optimizer is about to drop some of what it keeps."""

@@ -11,12 +11,16 @@ from memcalc.step.updates import by_dtype
 from memcalc.tape.tape import Array, Leaf, Tensor, leaf_of, new, scratch, tape
 
 
-def clip(trained: list[Tensor], times: Mapping[Leaf, int]) -> Array:
+def clip(trained: list[Tensor], times: Mapping[Leaf, int]) -> Array | None:
     """clip_grad_norm_ by the foreach kernels; the total norm is returned, and lives as long as the caller keeps it.
+
+    Where nothing has a gradient it is a number of the host's.
 
     `times` tells how many of the whole model's tensors each leaf stands for.
     """
     groups = by_dtype([leaf for leaf in map(leaf_of, trained) if leaf.grad is not None])
+    if not groups:
+        return None
     norms: list[Array] = []
     for group in groups:
         norms += _norms(group, sum(times[leaf] for leaf in group))

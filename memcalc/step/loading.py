@@ -53,6 +53,10 @@ class Loaded(NamedTuple):
         if w.method.optimizer_maker is not None:
             shapes = {name: x.shape for name, x in self.trained.items()}
             return [[self.trained[name] for name in group] for group in w.method.groups(shapes, self._layer_norms())]
+        if w.method.projected_rank is not None:
+            projected = {f"{name}.weight" for name in self.model.targets}
+            named = self.trained.items()
+            return [[x for name, x in named if (name in projected) is group] for group in (False, True)]
         return self._decay_groups() if w.loop == "trainer" else [list(self.trained.values())]
 
     def _decay_groups(self) -> list[list[Tensor]]:

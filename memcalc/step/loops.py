@@ -14,6 +14,7 @@ from memcalc.step.clipping import clip
 from memcalc.step.declaring import run_model
 from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import Habits, States
+from memcalc.step.projecting import LayerByLayer, Projected
 from memcalc.step.scaler import Scaler
 from memcalc.step.turns import Turns
 from memcalc.tape.autocast import autocast
@@ -163,9 +164,14 @@ def _states(m: Builder, w: Workload, loaded: Loaded) -> States:
     check_trained(w.optimizer, seen.values())
     spared = frozenset(leaf_of(loaded.trained[name]) for name, one in seen.items() if one.in_32_bits)
     habits = Habits(w.momentum, prepared=w.loop == "trainer", in_32_bits=spared)
+    rounds = sum(item != "empty" for item in w.history)
     if loaded.model.blocks:
-        start = sum(item != "empty" for item in w.history)
-        return InBlocks(OPTIMIZERS[w.optimizer], m, loaded, habits, start)
+        return InBlocks(OPTIMIZERS[w.optimizer], m, loaded, habits, start=rounds)
+    rank = w.method.projected_rank
+    if rank is not None:
+        row = OPTIMIZERS[w.optimizer]
+        made = LayerByLayer if row.layer_by_layer else Projected
+        return made(row, loaded.groups(w), habits, rank, gap=max(1, rounds))
     return States(OPTIMIZERS[w.optimizer], loaded.groups(w), habits)
 
 
@@ -187,6 +193,8 @@ class Trainer:
         """What a step leaves bound to Trainer's names."""
         self.batches, self.items = self._batch_samples(self.w.seq_len)
         self.step_loss = new((), "fp32", "div", "logits_loss")
+        if OPTIMIZERS[self.w.optimizer].layer_by_layer:
+            return  # no gradient is left whose norm could be taken
         dtypes = {parameter.dtype for parameter in self.training.trained}
         self.grad_norm = new((), dtypes.pop() if len(dtypes) == 1 else "fp32", "linalg_vector_norm")
 

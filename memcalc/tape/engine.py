@@ -127,10 +127,13 @@ def _take(node: Node | Leaf) -> list[Array | None]:
 
 
 def _accumulate(leaf: Leaf) -> None:
+    """What waits for the gradient runs while the engine still holds it."""
     if leaf.buffer is not None:  # else none of its gradients was defined
         (gradient,) = _take(leaf)
         assert gradient is not None
         leaf.accumulate(gradient)
+        if tape.accumulated is not None:
+            tape.accumulated(leaf)
 
 
 def _call(node: Node) -> list[Array | None]:

@@ -20,6 +20,7 @@ class Tape:
     """What is being recorded now: one run at a time (see `recording`)."""
 
     __slots__ = (
+        "accumulated",
         "autocast",
         "category",
         "device",
@@ -52,6 +53,7 @@ class Tape:
         self.frame: SavedFrame | None = None  # the checkpointed call under way
         self.autocast: AutocastCache | None = None
         self.workspace_bytes = workspace_bytes
+        self.accumulated: Callable[[Leaf], None] | None = None  # called with each leaf that has got a gradient
         self.gemm_workspaces: dict[bool, Storage] = {}  # by thread: forward's (False), autograd's (True)
 
 

@@ -1,11 +1,13 @@
 """What loading and the loops tell the recorder: phases, and which blocks turn out to be what."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
 
 from memcalc.realize import adapters, quantize
+from memcalc.realize.optimizer import kept_by
 from memcalc.tracing.tracer import Tracer
 
 Progress = Callable[[str], None]
@@ -65,6 +67,10 @@ class Marks:
             for tensor in quantize.quantization_state(module):
                 self.tracer.settle(tensor, "quantization_state", (self.place.relative(path), "quant_state"))
 
+    def stepping(self, parameter: torch.Tensor) -> AbstractContextManager[None]:
+        self.tracer.settle(parameter.grad, "gradients")
+        return self.place.category("workspace")
+
     def settle(self) -> None:
         """Gradients and optimizer states are known as such once they are in place; a bias may have a new block."""
         for parameter, category, label in self._loaded:
@@ -73,7 +79,5 @@ class Marks:
         for tensor in adapters.kept_by_method(self._model):
             self.tracer.settle(tensor, "optimizer_states")
         if self.optimizer is not None:
-            for state in self.optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, torch.Tensor):
-                        self.tracer.settle(value, "optimizer_states")
+            for value in kept_by(self.optimizer):
+                self.tracer.settle(value, "optimizer_states")

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from memcalc.realize.adapters import uses_peft
+from memcalc.realize.optimizer import kept_by
 from memcalc.timeline import Mark
 from memcalc.tracing import shadows
 from memcalc.tracing.private_api import in_backward
@@ -81,7 +82,5 @@ class StepTracer(Tracer):
 
     def settle_states(self, optimizer: torch.optim.Optimizer) -> None:
         """What an optimizer keeps from step to step."""
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, torch.Tensor):
-                    self.settle(value, "optimizer_states")
+        for value in kept_by(optimizer):
+            self.settle(value, "optimizer_states")

@@ -67,6 +67,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all layers": {"layers": 3},
         "the head as well": {"layers": 1, "extra": "lm_head,norm,ln_f,word_embeddings"},
     },
+    "galore": {"few": {"rank": 4, "target": "q_proj,query_key_value"}},
     "lisa": {"a layer at a time": {"lisa_layers": 1}, "dropped states": {"lisa_states": "dropped"}},
     "ln_tuning": {
         "the last norm": {"target": "norm,ln_f"},
@@ -281,7 +282,8 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.turns(model) == ()
     assert base.blocks(model) == ()
     assert not base.drops_states
-    assert all(base.clash(row) == "" for row in OPTIMIZERS.values())
+    assert all((base.clash(row) == "") is not row.projects for row in OPTIMIZERS.values())
+    assert base.projected_rank is None
     assert base.layers_alike
     assert base.stack(base.deeper(3)) == [0, 1, 2]
     assert base.trains_half(base_raised=False, adapters_raised=True)

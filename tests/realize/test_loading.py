@@ -1,3 +1,7 @@
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
 from memcalc.realize.loading import build_base, load
 from memcalc.tracing.record import record
 from tests.tracing.steps import tiny
@@ -13,6 +17,9 @@ class _Silent:
     def phase(self, name: str) -> None: ...
 
     def phase_end(self) -> None: ...
+
+    def stepping(self, parameter: torch.Tensor) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def settle(self) -> None: ...
 

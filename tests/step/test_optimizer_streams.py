@@ -23,7 +23,7 @@ RUNS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
 
 _BNB: Final = [name for name, row in OPTIMIZERS.items() if row.package == "bitsandbytes"]
 EACH: Final = [
-    *((name, run) for name in OPTIMIZERS if name not in _BNB for run in RUNS),
+    *((name, run) for name, row in OPTIMIZERS.items() if not (name in _BNB or row.projects) for run in RUNS),
     *((name, list(RUNS)[at % 3]) for at, name in enumerate(_BNB)),  # whose states are one function's
 ]
 

@@ -112,9 +112,9 @@ def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         gx = _product(shape, g.dtype, size) if kept_w else None
         gw = _of_weight(*layout, g.dtype, size) if kept_x else None
         del held
-        return [gx, gw, g]
+        return [g, gx, gw]
 
-    return record(out, (x, w, bias), backward)
+    return record(out, (bias, x, w), backward)
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
