@@ -223,6 +223,14 @@ class Method:
         """Whether the optimizer forgets its states of what does not train in the next turn."""
         return False
 
+    @property
+    def restarts(self) -> bool:
+        """Whether adapters are merged into weights every so many steps and begin anew, as the measured step does."""
+        return False
+
+    def restart(self, m: "Builder", module: str) -> None:
+        """Compute, as it restarts, what the adapters of the target `module` (full name) add to its weight, in place."""
+
     def clash(self, optimizer: "Optimizer") -> str:
         """Why it cannot go with an optimizer; "": it can."""
         if optimizer.projects and self.projected_rank is None:

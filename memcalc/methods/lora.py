@@ -76,6 +76,9 @@ class Lora(OnLinears):
         "learning rate of B over A's, by an optimizer with groups of its own (LoRA+)",
         aliases=("--loraplus-lr-ratio",),
     )
+    restarts: bool = option(
+        False, "--restarts/--no-restarts", "merge adapters into the weights every so many steps, begin anew (ReLoRA)"
+    )
     rank_pattern: tuple[str, ...] = option(
         (), "--rank-pattern", "other ranks, by the end of a target's name, a regular expression: q_proj=4,…", pairs=True
     )
@@ -90,6 +93,8 @@ class Lora(OnLinears):
         _numbers("--rank-pattern", self.rank_pattern, int)
         _numbers("--alpha-pattern", self.alpha_pattern, float)
         check_dropout("--lora-dropout", self.lora_dropout)
+        if self.restarts and self.use_dora:
+            raise InvalidWorkload("--restarts cannot go with --use-dora: a magnitude has no part in what begins anew")
         self._check_init()
 
     def _check_init(self) -> None:
@@ -236,6 +241,9 @@ class Lora(OnLinears):
         """The product of B and A, and its scaling. Source: peft 0.21.2, tuners/lora/layer.py, get_delta_weight."""
         if self.use_dora or self.modules_to_save:
             raise NotModelled("estimate does not write --merged with DoRA or modules to save: memcalc trace runs it")
+        self.restart(m, module)
+
+    def restart(self, m: "Builder", module: str) -> None:
         product = mm(m.parameters[f"{module}.{dora.B}"], m.parameters[f"{module}.{dora.A}"])
         scale(product)
 

@@ -16,6 +16,7 @@ from memcalc.realize.freezing import anatomy_of
 from memcalc.realize.model import DTYPES
 from memcalc.realize.noise import add_noise
 from memcalc.realize.optimizer import make_optimizer, make_scaler
+from memcalc.realize.restarting import restart
 from memcalc.realize.trainer import Trainer
 from memcalc.realize.turns import Turns
 from memcalc.realize.watch import Watch
@@ -42,6 +43,7 @@ class Training:
             from memcalc.realize.chunked import in_chunks  # needs transformers to be there
 
             in_chunks(model)
+        self.measuring = False
         self.step = self._plain_step
         if workload.loop == "trainer":
             self.step = Trainer(self).step
@@ -59,7 +61,9 @@ class Training:
                     self.step(self.workload.seq_len if item == "same" else int(item))
         self.watch.measured()
         self.turns.take(self.turns.round[-1])
+        self.measuring = True
         self.step(self.workload.seq_len)
+        self.measuring = False
 
     def batch(self, seq_len: int) -> Batch:
         return make_batch(
@@ -89,6 +93,11 @@ class Training:
         if self.workload.keep_logits != "none":
             self.output = output
 
+    def restart(self) -> None:
+        """The measured step is one after which the method's adapters begin anew."""
+        if self.measuring and self.workload.method.restarts:
+            restart(self.model, self.optimizer)
+
     def _plain_step(self, seq_len: int) -> None:
         """A hand-written step in a function: zero_grad, forward under bare autocast, backward, clip, step."""
         for micro_step in range(self.workload.grad_accum):
@@ -107,6 +116,7 @@ class Training:
                 self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
         self.optimizer_step()
+        self.restart()
         self.watch.phase_end()
         self.drop_output("step")
 

@@ -55,6 +55,7 @@ class Trainer:
         self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         training.optimizer_step()
         self.model.zero_grad(set_to_none=self.workload.zero_grad == "none")
+        training.restart()
         self.watch.phase_end()
         training.drop_output("step")
 

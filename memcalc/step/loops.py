@@ -15,6 +15,7 @@ from memcalc.step.declaring import run_model
 from memcalc.step.loading import Loaded
 from memcalc.step.optimizer import Habits, States
 from memcalc.step.projecting import LayerByLayer, Projected
+from memcalc.step.restarting import restart
 from memcalc.step.scaler import Scaler
 from memcalc.step.turns import Turns
 from memcalc.tape.autocast import autocast
@@ -31,6 +32,7 @@ class Training:
 
     def __init__(self, m: Builder, family: Family, c: Config, w: Workload, loaded: Loaded) -> None:
         self.m, self.family, self.c, self.w = m, family, c, w
+        self.loaded = loaded
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
         self.times_of = loaded.times
@@ -121,6 +123,7 @@ class Training:
                 self.scaler.unscale()
             clip(self.trained, self.times)
         self.optimizer_step()
+        self.restart()
         self.phase_end()
         self.drop_output("step")
 
@@ -136,6 +139,11 @@ class Training:
     def _stepped(self) -> None:
         self.steps += 1
         self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.times_of)
+
+    def restart(self) -> None:
+        """The measured step is one after which the method's adapters begin anew."""
+        if self.marking and self.w.method.restarts:
+            restart(self.m, self.loaded.model, self.w.method)
 
     def backward(self, loss: Tensor) -> None:
         """(scaled) loss.backward(): Python holds the loss and the first gradient until it returns."""
@@ -217,6 +225,7 @@ class Trainer:
         self.grad_norm = clip(training.trained, training.times)
         training.optimizer_step()
         training.states.zero_grad(self.w.zero_grad)
+        training.restart()
         training.phase_end()
         training.drop_output("step")
 

@@ -284,6 +284,8 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert not base.drops_states
     assert all((base.clash(row) == "") is not row.projects for row in OPTIMIZERS.values())
     assert base.projected_rank is None
+    assert not base.restarts
+    assert base.restart(builder, "q_proj") is None
     assert base.layers_alike
     assert base.stack(base.deeper(3)) == [0, 1, 2]
     assert base.trains_half(base_raised=False, adapters_raised=True)
