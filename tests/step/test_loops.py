@@ -94,7 +94,8 @@ def _inputs_and_more(w: Workload, timeline: Timeline, rows: list[int]) -> list[s
 def _expected_inputs(w: Workload) -> Counter[str]:
     if w.loop == "plain":
         return Counter()  # the batch is a function's local
-    names = ["input_ids", "labels", *(["attention_mask"] if w.padded else [])]
+    also = {"attention_mask": w.padded, "task_ids": w.method.wants_tasks}
+    names = ["input_ids", "labels", *(name for name, there in also.items() if there)]
     return Counter(names * w.grad_accum)
 
 
