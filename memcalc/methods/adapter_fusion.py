@@ -44,7 +44,7 @@ class AdapterFusion(Method):
 
     kind: ClassVar[Kind] = "adapter"
     adapters: int = option(8, "--adapters", "how many adapters are fused")
-    bottleneck: int = bottleneck_option()
+    bottleneck: int = bottleneck_option(size=False)  # of what is frozen
     reduction_factor: float | None = reduction_option(_FACTOR)
     non_linearity: str = shape_option("relu")
 

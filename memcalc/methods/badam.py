@@ -1,9 +1,9 @@
 """BAdam: one block trains at a time, by Adam in full precision."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Anatomy, Kind, Method
 
 if TYPE_CHECKING:
     from memcalc.optimizers import Optimizer
@@ -25,6 +25,8 @@ class BAdam(Method):
     and one of the lowest.
     Source: badam 1.4, block_optim.py, BlockOptimizer, as if it switched every second step.
     """
+
+    kind: ClassVar[Kind] = "lean"
 
     @property
     def layers_alike(self) -> bool:

@@ -31,7 +31,7 @@ class Galore(Method):
 
     kind: ClassVar[Kind] = "lean"
 
-    rank: int = option(128, "--rank", "rank to which gradients are projected", aliases=("--r",), size=True)
+    rank: int = option(128, "--rank", "rank to which gradients are projected", aliases=("--r",))
     target: tuple[str, ...] = target_option()
 
     @property

@@ -19,7 +19,7 @@ class LlamaPro(Method):
     unless checkpointing makes the embedding's output require a gradient.
     """
 
-    kind: ClassVar[Kind] = "adapter"
+    kind: ClassVar[Kind] = "lean"
     new_blocks: int = option(
         8, "--new-blocks", "copies of layers, spread evenly", aliases=("--num-expand", "--freeze-trainable-layers")
     )

@@ -5,7 +5,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, Target, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, cos, mul, neg, sin
 from memcalc.tape.ops.views import clone_contiguous, expand, reshape, select, stack, view
@@ -85,6 +85,9 @@ class Road(OnLinears):
         groups = x.shape[0] // half
         twice = expand(view(x, (groups, 1, half)), (groups, 2, half))
         return view(view(clone_contiguous(twice), (groups * 2, half)), (groups * 2 * half,))
+
+    def rewritten(self, target: Target) -> int:
+        return target.weight + target.bias
 
     def peft_config(self) -> dict[str, Any]:
         return {

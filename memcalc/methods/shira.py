@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.kernels import check_dtypes
-from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, Target, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import scale
 from memcalc.tape.ops.linear import linear
@@ -33,7 +33,7 @@ class Shira(OnLinears):
     """
 
     rank: int = option(
-        32, "--rank", "entries that train, as many as LoRA of this rank has", aliases=("--r", "--shira-r")
+        32, "--rank", "entries that train, as many as LoRA of this rank has", aliases=("--r", "--shira-r"), size=True
     )
     target: tuple[str, ...] = target_option()
     mask_type: str = option("random", "--mask-type", "how the places are chosen", choices=("random",))
@@ -83,6 +83,9 @@ class Shira(OnLinears):
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """The places are in the file too."""
         return nbytes
+
+    def rewritten(self, target: Target) -> int:
+        return target.added
 
     def peft_config(self) -> dict[str, Any]:
         return {

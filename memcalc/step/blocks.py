@@ -22,6 +22,12 @@ class InBlocks(States):
         self.copies: dict[Leaf, Leaf] = {}
         self._switch()
 
+    def prepare(self) -> None:
+        """After a round the lowest block is under way."""
+        self.current = 0
+        self._switch()
+        super().prepare()
+
     def step(self) -> None:
         """The step of the copies, after which parameters follow them; the block may be switched."""
         self._hand_gradients_over()

@@ -55,7 +55,7 @@ def parameter_order(model: Architecture) -> list[str]:
 def trained_in(model: Architecture) -> int:
     """How many parameters train: those that the method adds or copies, and the base's own that it names."""
     added = sum(prod(adapter.shape) for adapter in model.adapters.values() if adapter.trains)
-    trained = model.turns[-1] if model.turns else model.trained
+    (trained,) = model.turns[-1:] or model.blocks[:1] or (model.trained,)
     return added + sum(prod(model.base[name].shape) for name in trained)
 
 

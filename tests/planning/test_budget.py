@@ -23,7 +23,8 @@ _SIZES: Final = ("rank", "virtual_tokens", "num_virtual_tokens", "bottleneck", "
 
 
 def _options(method: str) -> dict[str, Any]:
-    return {"batch": 1, "seq_len": 24, **_NARROW.get(method, {})}
+    narrow = {name: value for name, value in _NARROW.get(method, {}).items() if name != size_of(method)}
+    return {"batch": 1, "seq_len": 24, **narrow}
 
 
 def _budget(*names: str, params: Any = None, percent: float | None = None, **options: Any) -> Budget:
@@ -31,9 +32,9 @@ def _budget(*names: str, params: Any = None, percent: float | None = None, **opt
     return budget(_MODEL, names, {**given, **options}, params, percent)
 
 
-def _count(method: str, size: int) -> int | None:
+def _count(method: str, option: str = "", value: int = 0) -> int | None:
     try:
-        w = workload(_MODEL, method, {**_options(method), size_of(method): size})
+        w = workload(_MODEL, method, {**_options(method), **({option: value} if option else {})})
         return trained_in(architecture_of(w))
     except InvalidWorkload:
         return None
@@ -51,25 +52,25 @@ def _sizes(method: str) -> list[int]:
 @_METHOD
 @pytest.mark.parametrize("factor", [1, 3, 7])
 def test_the_size_is_within_the_budget_and_the_next_is_not(method: str, factor: int) -> None:
-    least = _count(method, _sizes(method)[0])
+    least = _count(method, size_of(method), _sizes(method)[0])
     assert least is not None
     params = factor * least + 5
     (row,) = _budget(method, params=params).rows
     assert row.trainable_params <= params
     assert row.size is not None
-    assert row.trainable_params == _count(method, int(row.size))
+    assert row.trainable_params == _count(method, size_of(method), int(row.size))
     if row.next_size is None:
         following = _sizes(method)[_sizes(method).index(int(row.size)) + 1 :][:1]
-        assert [size for size in following if _count(method, size) is not None] == []
+        assert [size for size in following if _count(method, size_of(method), size) is not None] == []
     else:
-        assert row.next_params == _count(method, row.next_size)
+        assert row.next_params == _count(method, size_of(method), row.next_size)
         assert row.next_params is not None
         assert row.next_params > params
 
 
 @_METHOD
 def test_sizes_stand_in_the_order_of_what_they_train(method: str) -> None:
-    counts = [count for size in _sizes(method) if (count := _count(method, size)) is not None]
+    counts = [count for size in _sizes(method) if (count := _count(method, size_of(method), size)) is not None]
     assert len(counts) > 1
     assert counts == sorted(counts)
 
@@ -89,7 +90,8 @@ def test_what_a_size_costs_buys_that_size(method: str) -> None:
 def test_a_method_marks_the_option_that_is_its_size(method: str) -> None:
     declared = options_of(methods.load(method).METHOD)
     assert sum(described.size for described in declared.values()) <= 1
-    likely = [name for name in declared if name in _SIZES]
+    plain = workload(_MODEL, method, _options(method)).method.options()
+    likely = [name for name in declared if name in _SIZES and _count(method, name, plain[name] + 1) != _count(method)]
     assert size_of(method) or not likely, f"is --{likely[0]} what sets how many parameters train? option(…, size=True)"
 
 
@@ -107,7 +109,7 @@ def test_a_method_without_a_size_is_bought_or_says_what_it_trains() -> None:
 
 
 def test_what_the_budget_does_not_buy_says_what_the_least_is() -> None:
-    least = _count("lora", 1)
+    least = _count("lora", "rank", 1)
     assert _budget("lora", params=10).refused == {"lora": f"it trains {least:,} parameters at least, with --rank 1"}
 
 

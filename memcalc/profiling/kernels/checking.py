@@ -10,7 +10,8 @@ from memcalc.kernels import Scratch
 from memcalc.profiling.kernels.probe import rounded
 from memcalc.profiling.kernels.suite import gpu_of
 
-ENTRIES = tuple(name for name in kernels.__all__ if name not in {"Gpu", "Scratch", "check_dtypes"})
+_NO_ENTRIES = {"Gpu", "Scratch", "check_dtypes", "INT8_THRESHOLD", "NO_OUTLIERS"}
+ENTRIES = tuple(name for name in kernels.__all__ if name not in _NO_ENTRIES)
 FACTS = {  # of the process, as the tracer and the replay take them
     "cublas_workspace_after_output": lambda _: True,
     "cublas_workspace_of_autograd": kernels.cublas_workspace,
