@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.formats import promote
+from memcalc.errors import InvalidWorkload
+from memcalc.formats import HALF, promote
 from memcalc.methods.base import OnLinears, target_option
 from memcalc.methods.of_lycoris import layer
 from memcalc.methods.of_lycoris.layer import Dropouts
@@ -69,6 +70,10 @@ def _update(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> Tensor:
     outer, tape.grad = tape.grad, False
     out = scale(mul(mm(a1, b1), mm(a2, b2))).data
     tape.grad = outer
+    if wanted and a1.dtype in HALF and out.dtype != a1.dtype:
+        raise InvalidWorkload(
+            f"--amp {out.dtype} cannot go with adapters in {a1.dtype}: LoHa's backward multiplies both itself"
+        )
     kept = [save(x.data) for x in (a1, b1, a2, b2)] if wanted else []
 
     def backward(g: Array) -> list[Array]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from memcalc import estimating
 from memcalc.errors import InvalidWorkload, NotModelled
@@ -35,6 +36,19 @@ def test_two_pairs_of_factors_train() -> None:
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "loha", **options))
+
+
+def test_keys_that_are_not_adapted_take_the_dtype_of_queries_that_are() -> None:
+    """In Cohere's rotation: an adapted layer gives its input's dtype, the others autocast's."""
+    assert_alike(tiny("cohere", "loha", dtype="bf16", amp="fp16", attention="eager", target="q_proj"))
+
+
+def test_adapters_in_another_half_precision_than_autocasts_are_refused() -> None:
+    """Gradients in fp16 times products in bf16 are fp32, which torch does not multiply by bf16."""
+    with pytest.raises(RuntimeError, match="same dtype"):
+        torch.mm(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bfloat16))
+    with pytest.raises(InvalidWorkload, match="--amp fp16 cannot go with adapters in bf16"):
+        estimated(tiny("llama", "loha", dtype="bf16", amp="fp16", autocast_adapter_dtype=False))
 
 
 _BOTH = pytest.mark.parametrize("method", ["loha", "lokr"])
