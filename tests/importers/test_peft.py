@@ -141,6 +141,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "VERA": {"r": 8, "d_initial": 0.2, "save_projection": False},
     "HIRA": {"r": 4, "hira_dropout": 0.1},
     "ROAD": {"variant": "road_2", "group_size": 8},
+    "PVERA": {"r": 8, "sample_at_inference": True, "save_projection": False},
     "SHIRA": {"r": 2, "random_seed": 5},
 }  # fmt: skip
 

@@ -123,6 +123,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "a pair of its own for each": {"variant": "road_4", "target": "all-linear"},
         "adapters as the base": {"variant": "road_2", "autocast_adapter_dtype": False},
     },
+    "pvera": {
+        "matrices of many widths": {"rank": 10, "target": "all-linear"},
+        "without its matrices": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},
