@@ -62,6 +62,8 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
             stack.enter_context(_quantizing_to_initialize(empty_cache))
         if peft_type == "ADALORA":
             stack.enter_context(_every_rank_kept())
+        if peft_type == "DELORA":
+            stack.enter_context(mock.patch("peft.tuners.delora.layer.DeloraLayer.reset_delora_parameters", _with_norms))
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -177,6 +179,15 @@ def _on_meta_first(initialize: Callable[..., None]) -> Callable[..., None]:
             adapter.to(weight.dtype)
 
     return initialized
+
+
+def _with_norms(self: Any, adapter: str, *args: Any) -> None:
+    """The norms of a weight's columns, which DeLoRA takes where the weight is there: on meta it puts ones of fp32.
+
+    Source: peft 0.21.2, tuners/delora/layer.py, DeloraLayer.reset_delora_parameters.
+    """
+    with torch.no_grad():
+        self.delora_w_norm[adapter] = torch.norm(self.get_base_layer().weight.data, dim=0)
 
 
 @contextlib.contextmanager

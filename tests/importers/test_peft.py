@@ -142,6 +142,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "HIRA": {"r": 4, "hira_dropout": 0.1},
     "ROAD": {"variant": "road_2", "group_size": 8},
     "PVERA": {"r": 8, "sample_at_inference": True, "save_projection": False},
+    "DELORA": {"r": 4, "delora_lambda": 8, "module_dropout": 0.1},
     "SHIRA": {"r": 2, "random_seed": 5},
 }  # fmt: skip
 

@@ -127,6 +127,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "matrices of many widths": {"rank": 10, "target": "all-linear"},
         "without its matrices": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
     },
+    "delora": {
+        "all-linear": {"rank": 3, "target": "all-linear", "bias": "delora_only"},
+        "adapters as the base": {"autocast_adapter_dtype": False, "module_dropout": 0.1},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

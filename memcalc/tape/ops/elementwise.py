@@ -306,6 +306,22 @@ def hardtanh(x: Tensor) -> Tensor:
     return record(like(x.data, "hardtanh"), (x,), backward)
 
 
+def at_least(x: Tensor) -> Tensor:
+    """torch.clamp to a least number. Saves: x. Backward allocates: a zero, where x is above (bool), the gradient."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        zero = new((), g.dtype, "scalar_tensor")
+        above = like(held, "ge", "bool")
+        gradient = _combine(above, g, "where", g.dtype)
+        del zero, above, held
+        return [gradient]
+
+    return record(like(x.data, "clamp"), (x,), backward)
+
+
 def cos(x: Tensor) -> Tensor:
     """Saves: x. Backward allocates: the sine, its negative, the product with the gradient."""
     kept = save(x.data) if wants(x) else None

@@ -71,6 +71,7 @@ OPS: Final = {
     "mul, scalars": Op(ops.mul, torch.mul, lambda _: ((), ())),
     "sigmoid": Op(ops.sigmoid, torch.sigmoid, _one),
     "hardtanh": Op(ops.hardtanh, F.hardtanh, _one),
+    "at_least": Op(ops.at_least, lambda x: torch.clamp(x, min=1e-4), _one),
     "cos": Op(ops.cos, torch.cos, _one),
     "sin": Op(ops.sin, torch.sin, _one),
     "scale": Op(ops.scale, lambda x: x * 0.5, _one),
