@@ -83,6 +83,7 @@ class Builder:
         self.parameters: dict[str, Tensor] = {}
         self.weights: dict[str, Weight] = {}
         self.made_once: dict[str, Array] = {}  # what modules make at their first call and keep
+        self.prefix: Cache | None = None  # the cache that the forward under way began with, for methods that change it
         self.noted: dict[str, Tensor] = {}  # what one of the method's hooks leaves for another
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
         self.lookup = lookup  # of the word embeddings, once a forward has told

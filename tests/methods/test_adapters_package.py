@@ -16,6 +16,7 @@ COUNTS: Final = [
     ("seq_bn", "pfeiffer", 1_160),
     ("par_bn", "parallel_adapter", 8_384),
     ("mam", "mam", 267_360),
+    ("unipelt", "unipelt", 171_024),
 ]
 
 

@@ -39,6 +39,11 @@ def outputs(linear: Any) -> int:
     return int(linear.nf if hasattr(linear, "nf") else linear.out_features)
 
 
+def inputs(linear: Any) -> int:
+    """The width of a linear layer's input."""
+    return int(linear.nx if hasattr(linear, "nx") else linear.in_features)
+
+
 def in_own_dtype(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x as an adapter's weight can multiply it; autocast sees to that by itself."""
     return x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
