@@ -50,7 +50,7 @@ def project(m: Builder, x: Tensor, c: Config) -> tuple[Tensor, ...]:
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """apply_rotary_pos_emb: neighbours are turned, in fp32; keys come back in the dtype of queries."""
+    """apply_rotary_pos_emb: neighbours are turned in fp32; keys take the queries' dtype, as adapters leave it."""
     q_wide, k_wide = cast(q, "fp32"), cast(k, "fp32")
     q_embed, k_embed = rotary.apply_rotary(q_wide, k_wide, cos, sin, paired=True)
     return cast(q_embed, q.dtype), cast(k_embed, q.dtype)

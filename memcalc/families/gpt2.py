@@ -65,7 +65,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     hidden = add(embeds, position_embeds)
     mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)
-    for run_block in m.layers("h", block, held=(places, batch.items), positional=True):
+    for run_block in m.layers("h", block, held=(places, m.handed(batch)), positional=True):
         hidden = run_block(hidden, cache, mask, places, c)
     return m.layer_norm(hidden, "ln_f"), cache if m.use_cache else None
 

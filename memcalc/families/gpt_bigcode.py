@@ -43,7 +43,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     position_embeds = m.positions(places, "wpe", c.max_positions, c.hidden)
     hidden = add(embeds, position_embeds)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)
-    for run_block in m.layers("h", block, held=batch.items):
+    for run_block in m.layers("h", block, held=m.handed(batch)):
         hidden = run_block(hidden, cache, mask, c)
     return m.layer_norm(hidden, "ln_f"), cache
 

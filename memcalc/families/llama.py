@@ -156,7 +156,7 @@ def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache 
     masks = causal_masks(m.attention.implementation, embeds.dtype, batch, places, cache=cache, windows=c.masks)
     hidden = dropout(embeds, c.embedding_dropout if m.training else 0.0)
     turned = p.turn(m, hidden.dtype, places, c)
-    for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=batch.items)):
+    for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=m.handed(batch))):
         window = c.window(index)
         hidden = decoder_layer(hidden, Given(masks[window], places, cache, *turned[window]), c, p)
     return p.norm(m, hidden, p.last_norm), cache if p.hands_back or m.use_cache else None

@@ -70,7 +70,7 @@ def decoder(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     if width != c.hidden:
         embeds = m.linear(embeds, "project_in", c.hidden)
     hidden = add(embeds, position_embeds)
-    for run_layer in m.layers("layers", layer, held=batch.items):
+    for run_layer in m.layers("layers", layer, held=m.handed(batch)):
         hidden = run_layer(hidden, mask, places, cache, c)
     kept = not c.fields.flag("_remove_final_layer_norm", default=False)
     if kept and c.fields.flag("do_layer_norm_before", default=True):

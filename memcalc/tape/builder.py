@@ -301,6 +301,10 @@ class Builder:
         copy = self.method.copy_of(name, self.targets)
         return self.adapter(name, f"{copy}.weight", shared.shape, "linear", tied_to) if copy else shared
 
+    def handed(self, batch: Batch) -> Array | None:
+        """The count of labels as the model's layers are handed it: not at all where the loss is computed in chunks."""
+        return None if self.loss_in_chunks else batch.items
+
     def layers(
         self,
         name: str,

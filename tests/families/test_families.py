@@ -164,3 +164,11 @@ def test_its_file_says_all_that_a_family_says(model_type: str) -> None:
 
 def test_every_row_of_the_table_is_a_familys() -> None:
     assert set(TINY) <= set(families.names())
+
+
+@pytest.mark.parametrize("model_type", ["cohere", "qwen2", "phi3"])
+def test_queries_that_an_adapter_raises_are_turned_as_the_real_ones(model_type: str) -> None:
+    """Under autocast some methods hand their output on in fp32, beside keys in half precision."""
+    w = tiny(model_type, "miss", dtype="fp32", amp="bf16")
+    difference = first_difference(estimated(w).timeline, traced(w).timeline, ("estimate", "trace"))
+    assert difference is None, difference
