@@ -25,7 +25,8 @@ class Galore(Method):
     parameter; over fp32 P is a view of all singular vectors, which stay.
 
     The footprint is that of a step that looks for P: the old one and the moments are there, and so is, for a moment,
-    the whole decomposition in fp32. What cuSOLVER allocates for itself is not known.
+    the whole decomposition in fp32. What cuSOLVER allocates for itself, and the copy that torch hands it, are in none
+    of it.
     Source: galore_torch 1.0, adamw.py, galore_projector.py; transformers 5.24.0, trainer_optimizer.py.
     """
 
