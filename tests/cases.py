@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from memcalc import methods
 from memcalc.catalog.find import Model, find_gpu
 from memcalc.errors import InvalidWorkload
 from memcalc.workload import Workload
-from tests.tiny import TINY
+from tests.tiny import _NARROW, TINY
 
 Case: TypeAlias = tuple[str, ...]
 Options: TypeAlias = Mapping[str, Any]
@@ -62,12 +63,33 @@ CONFIGS: Final[Mapping[str, Options]] = {
 }  # fmt: skip
 
 
+_OF_LORA: Final = ("lora", "lora-all", "qlora", "qlora-all")
+_METHODS: Final = [name for name in methods.names() if name not in ("full", "lora", "qlora")]
+FOUND: Final = frozenset(_METHODS)  # labels that a folder's listing gives: what is new there needs no case by name
+
+
 def _quantized(case: Case) -> bool:
-    return label(case, "method").startswith("qlora")
+    return label(case, "method").startswith("qlora") or label(case, "base") != "plain-base"
 
 
 def _adapted(case: Case) -> bool:
-    return label(case, "method") != "full"
+    """Whether LoRA's own options mean anything."""
+    return label(case, "method") in _OF_LORA
+
+
+def _packable(case: Case) -> bool:
+    name = label(case, "method")
+    return name != "full" and not name.startswith("qlora")
+
+
+def _mergeable(case: Case) -> bool:
+    """What estimate merges: LoRA, into weights that are not packed."""
+    of_lora = label(case, "method") in ("lora", "lora-all", "lora_plus", "rslora", "pissa")
+    return of_lora and not _trained(case) and not _quantized(case)
+
+
+def _checkpointed(case: Case) -> bool:
+    return _trained(case) and label(case, "checkpointing") != "no-ckpt"
 
 
 def _trained(case: Case) -> bool:
@@ -84,7 +106,18 @@ DIMENSIONS: Final = (
             "lora-all": {"method": "lora", "target": ("all-linear",), "rank": 4},
             "qlora": {"method": "qlora"},
             "qlora-all": {"method": "qlora", "target": ("all-linear",), "rank": 4},
+            **{name: {"method": name, **_NARROW.get(name, {})} for name in _METHODS},
         },
+    ),
+    Dimension(
+        "base",
+        {
+            "plain-base": {},
+            "int8-base": {"quant": "int8", "checkpointing": False},
+            "nf4-base": {"quant": "nf4", "checkpointing": False},
+        },
+        _packable,
+        rare=True,
     ),
     Dimension(
         "adapter",
@@ -93,7 +126,7 @@ DIMENSIONS: Final = (
             "lora-dropout": {"lora_dropout": 0.1},
             "bias-all": {"bias": "all"},
             "bias-lora-only": {"bias": "lora_only"},
-            "rslora": {"use_rslora": True, "rank": 16},
+            "root-scaled": {"use_rslora": True, "rank": 16},
             "adapter-as-base": {"autocast_adapter_dtype": False},
         },
         _adapted,
@@ -111,6 +144,7 @@ DIMENSIONS: Final = (
         _quantized,
     ),
     Dimension("mode", {"train": {"mode": "train"}, "inference": {"mode": "inference"}}, rare=True),
+    Dimension("merged", {"beside": {}, "merged": {"merged": True}}, _mergeable),
     Dimension(
         "checkpointing",
         {
@@ -120,6 +154,7 @@ DIMENSIONS: Final = (
         },
         _trained,
     ),
+    Dimension("every", {"every-layer": {}, "one-in-two": {"checkpoint_every": 2}}, _checkpointed, rare=True),
     Dimension(
         "precision",
         {
@@ -151,9 +186,12 @@ DIMENSIONS: Final = (
             "adamw-8bit": {"optimizer": "adamw_8bit"},
             "paged-ademamix": {"optimizer": "paged_ademamix_8bit"},
             "lion": {"optimizer": "lion_32bit"},
+            "radam": {"optimizer": "schedule_free_radam"},
         },
         _trained,
     ),
+    Dimension("loss", {"nll": {}, "chunked": {"loss": "chunked-nll"}}, _trained, rare=True),
+    Dimension("noise", {"quiet": {}, "noisy": {"neftune_alpha": 5.0}}, _trained, rare=True),
     Dimension("loop", {"trainer": {"loop": "trainer"}, "plain": {"loop": "plain"}}, _trained),
     Dimension(
         "output", {f"keep-{end}": {"keep_logits": end} for end in ("none", "backward", "step", "next")}, _trained

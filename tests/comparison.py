@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from memcalc.comparing import first_difference
-from memcalc.errors import MemcalcError
+from memcalc.errors import MemcalcError, NotModelled
 from memcalc.footprint import Footprint
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import CATEGORIES
@@ -20,6 +20,7 @@ from tests.covering import Cover
 from tests.producers import PRODUCERS
 from tests.untraceable import possible
 
+_NOT_WRITTEN = "estimate does not write it"  # and says so
 Verdict = Literal["identical", "differs", "not run"]
 
 
@@ -54,7 +55,10 @@ class Run:
 def compare(case: Case) -> Result:
     """One case under both tiers. A case that trace refuses is not run, unless estimate has nothing to say either."""
     workload = cases.workload(case)
-    mine, theirs = _attempt("estimate", workload), _attempt("trace", workload)
+    mine = _attempt("estimate", workload)
+    if isinstance(mine, str) and mine.startswith(_NOT_WRITTEN):
+        return Result(case, "not run", mine)
+    theirs = _attempt("trace", workload)
     if isinstance(theirs, str):
         return Result(case, "not run", theirs)
     if isinstance(mine, str):
@@ -76,6 +80,8 @@ def _attempt(tier: str, workload: Workload) -> Recording | str:
     """What the tier makes of the workload, or what it says instead: a refusal, or a crash and where."""
     try:
         return PRODUCERS[tier](workload)
+    except NotModelled as error:
+        return f"{tier} does not write it: {error}" if tier == "estimate" else f"{tier} refuses: {error}"
     except MemcalcError as error:
         return f"{tier} refuses: {error}"
     except Exception as error:  # noqa: BLE001 - a crash is a result of the comparison, and is reported as one

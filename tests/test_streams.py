@@ -24,7 +24,12 @@ def test_both_tiers_say_the_same_block_by_block(name: str) -> None:
 
 def test_every_value_of_every_dimension_is_in_a_case() -> None:
     shown = {word for name in CASES for word in cases.named(name)}
-    assert shown == {value for dimension in DIMENSIONS for value in dimension.values}
+    assert shown | cases.FOUND == {value for dimension in DIMENSIONS for value in dimension.values}
+
+
+def test_no_two_values_share_a_label() -> None:
+    labels = [value for dimension in DIMENSIONS for value in dimension.values]
+    assert len(set(labels)) == len(labels)
 
 
 def test_a_case_is_named_by_what_is_not_plain() -> None:

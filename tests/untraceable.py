@@ -72,6 +72,10 @@ def _not_of_the_cpu(case: Case) -> bool:
     return "cpu" in case and (_packed(case) or not plain)
 
 
+def _osf_over_conv1d(case: Case) -> bool:
+    return "osf" in case and label(case, "model") in ("gpt2", "gpt_bigcode")
+
+
 REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "transformers' BLOOM has eager attention only": _eager_only,
     "a padded batch of one token has none left for the flash-attn library": _no_token_left,
@@ -81,5 +85,6 @@ REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
     "GradScaler refuses to unscale fp16 gradients, here of biases": _scaled_half_gradients,
     "bitsandbytes cannot cast a bias to its input's dtype under inference_mode": _bias_cast_in_inference,
+    "OSF decomposes torch.nn.Linear alone: over Conv1D there is nothing to train": _osf_over_conv1d,
     "--device cpu means fp32 or bf16 with eager attention": _not_of_the_cpu,
 }
