@@ -69,10 +69,14 @@ def _weight(w: "Weight") -> Tensor:
 
 
 def _over_packed(x: Tensor, w: "Weight", a: Tensor, b: Tensor, rate: float) -> Tensor:
-    """peft 0.21.2, tuners/hira/bnb.py, Linear4bit.forward."""
-    result = w.linear(x)
-    result = clone(result)
-    weight = w.dense()
+    """peft 0.21.2, tuners/hira/bnb.py: W is dequantized once more, in eight bits before the layer itself is called."""
+    if w.packed == 4:
+        result = w.linear(x)
+        result = clone(result)
+        weight = w.dense()
+    else:
+        weight = w.dense()
+        result = w.linear(x)
     by_hand = tape.autocast is None
     dtype = result.dtype
     x_cast = cast(x, a.dtype) if by_hand else x

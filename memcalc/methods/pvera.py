@@ -58,10 +58,11 @@ class Pvera(OnLinears):
         return cast(result, x.dtype)
 
     def _over_packed(self, m: "Builder", x: Tensor, w: "Weight", parts: tuple[Tensor, ...]) -> Tensor:
-        """tuners/pvera/bnb.py, Linear4bit.forward: casts by hand outside autocast only, and what it casts stays so."""
+        """tuners/pvera/bnb.py: casts by hand outside autocast only, and what it casts stays so."""
         behind, between, a, b = parts
         result = w.linear(x)
-        result = clone(result)
+        if w.packed == 4:
+            result = clone(result)
         by_hand = tape.autocast is None
         dtype = result.dtype
         x_cast = cast(x, between.dtype) if by_hand else x

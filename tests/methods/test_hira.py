@@ -24,6 +24,7 @@ def test_it_trains_as_many_as_a_lora_of_its_rank() -> None:
         {"dtype": "fp32", "amp": "bf16", "grad_accum": 2, "target": "all-linear"},
         {"batch": 1, "mode": "inference", "autocast_adapter_dtype": False},
         {"quant": "nf4", "target": "all-linear"},
+        {"quant": "int8", "dtype": "fp16"},
         {"quant": "nf4", "amp": "bf16", "kbit_prepare": "none", "hira_dropout": 0.1},
     ],
     ids=lambda options: " ".join(map(str, options)),

@@ -31,6 +31,7 @@ def test_means_and_variances_train_and_the_matrices_are_saved_once() -> None:
         {"batch": 1, "mode": "inference", "autocast_adapter_dtype": False},
         {"mode": "inference", "sample_at_inference": True},
         {"quant": "nf4", "target": "all-linear"},
+        {"quant": "int8", "dtype": "fp16"},
         {"quant": "nf4", "amp": "bf16", "kbit_prepare": "none", "pvera_dropout": 0.1},
     ],
     ids=lambda options: " ".join(map(str, options)),

@@ -30,6 +30,7 @@ def test_angles_and_scales_train(variant: str, of_each: int) -> None:
         {"dtype": "fp32", "amp": "bf16", "grad_accum": 2, "target": "all-linear"},
         {"batch": 1, "mode": "inference", "autocast_adapter_dtype": False},
         {"quant": "nf4", "target": "all-linear"},
+        {"quant": "int8", "dtype": "fp16"},
         {"quant": "nf4", "amp": "bf16", "kbit_prepare": "none"},
     ],
     ids=lambda options: " ".join(map(str, options)),

@@ -34,6 +34,7 @@ def test_as_many_entries_train_as_a_lora_has_and_their_places_are_saved() -> Non
         {"batch": 1, "mode": "inference"},
         {"checkpointing": True, "autocast_adapter_dtype": False},
         {"quant": "nf4", "amp": "bf16", "target": "all-linear"},
+        {"quant": "int8", "dtype": "fp16"},
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
