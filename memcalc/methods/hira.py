@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True)
 class Hira(OnLinears):
-    """HiRA: y = W x + (W * (B A)) x, the product of both matrices element by element (Huang et al. 2025, HiRA:
-    Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models, ICLR, section 3).
+    """HiRA: y = W x + (W * (B A)) x, the outer product of both matrices element by element. Paper: Huang et al. 2025,
+    HiRA: Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models, ICLR, section 3.
 
     Trainable parameters: rank * (d_in + d_out) per target. Keeps for backward, per target: W * (B A), d_out x d_in, and
     the input, both in the adapters' dtype, and a packed W dequantized; backward makes two more of that size.
