@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from memcalc.tape.prelude import Batch, Output
     from memcalc.tape.weights import Weight
 
-_LOG_ALPHA = ".log_alpha"
+_LOG_ALPHA, _GROUP = ".log_alpha", ".group_log_alpha"
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class DiffPruning(OnLinears):
     """Diff pruning: W + z * delta with W frozen, z a mask in [0, 1] that a penalty of its own drives to zero
-    (Guo et al. 2020, arXiv:2012.07463, section 3.1, without groups).
+    (Guo et al. 2020, arXiv:2012.07463, section 3; structured: z is also times a mask of the matrix).
 
-    Trainable parameters: twice those of each target, for each of its weights a delta and its mask's log alpha. What is
-    sparse is only the difference that is stored in the end: training holds both, with gradients and optimizer states,
-    beside W, and so needs more than full fine-tuning. Keeps for backward: of each target's every parameter the mask on
-    three of its ways and the changed weight, beside each target's input; and in the penalty the masks' probabilities.
+    Trainable parameters: twice those of each target, for each of its weights a delta and its mask's log alpha; one more
+    for each matrix and bias where it is structured. What is sparse is only the difference that is stored in the end:
+    training holds both, with gradients and optimizer states, beside W, and so needs more than full fine-tuning. Keeps
+    for backward: of each target's every parameter the mask on three of its ways and the changed weight, beside each
+    target's input; and in the penalty the masks' probabilities.
     """
 
     kind: ClassVar[Kind] = "selective"
@@ -41,6 +42,9 @@ class DiffPruning(OnLinears):
         "linear layers that differ, by name or suffix; default: all but the head",
         aliases=("--target-modules", "--targets"),
     )
+    structured: bool = option(
+        False, "--structured/--no-structured", "a mask for each weight matrix and bias as a whole besides"
+    )
 
     @property
     def holds_forward(self) -> bool:
@@ -48,7 +52,7 @@ class DiffPruning(OnLinears):
         return True
 
     def rewritten(self, target: Target) -> int:
-        return target.added // 2
+        return target.weight + target.bias
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
         return (ALL_LINEAR,)
@@ -57,10 +61,17 @@ class DiffPruning(OnLinears):
         """Changed.forward of realize/modules/diff.py."""
         refuse_packed(name, packed=bool(w.packed))
         assert isinstance(w, Plain)
-        weight = _changed(m, name, "weight", w.weight)
-        bias = None if w.bias is None else _changed(m, name, "bias", w.bias)
+        weight = self._changed(m, name, "weight", w.weight)
+        bias = None if w.bias is None else self._changed(m, name, "bias", w.bias)
         out = type(w)(weight, bias).linear(x)
         return out
+
+    def _changed(self, m: "Builder", name: str, part: str, own: Tensor) -> Tensor:
+        kind: declared.Kind | None = "bias" if part == "bias" else None
+        delta = m.adapter(name, f"diffs.{part}.delta", own.shape, kind)
+        log_alpha = m.adapter(name, f"diffs.{part}{_LOG_ALPHA}", own.shape, kind)
+        group = m.adapter(name, f"diffs.{part}{_GROUP}", (1,), kind) if self.structured else None
+        return add(own, cast(mul(_mask(m, log_alpha, group), delta), own.dtype))
 
     def feed(self, m: "Builder", batch: "Batch", model: "Callable[[Batch], Output]") -> "Output":
         """The forward that `put` gives the model: the penalty joins the loss."""
@@ -73,7 +84,7 @@ class DiffPruning(OnLinears):
         return replace(output, loss=loss)
 
     def graft(self) -> dict[str, Any]:
-        return {"module": "diff"}
+        return {"module": "diff", "grouped": self.structured}
 
 
 def refuse_packed(name: str, *, packed: bool) -> None:
@@ -84,15 +95,13 @@ def refuse_packed(name: str, *, packed: bool) -> None:
         )
 
 
-def _changed(m: "Builder", name: str, part: str, own: Tensor) -> Tensor:
-    kind: declared.Kind | None = "bias" if part == "bias" else None
-    delta = m.adapter(name, f"diffs.{part}.delta", own.shape, kind)
-    log_alpha = m.adapter(name, f"diffs.{part}{_LOG_ALPHA}", own.shape, kind)
-    return add(own, cast(mul(_mask(m, log_alpha), delta), own.dtype))
-
-
-def _mask(m: "Builder", log_alpha: Tensor) -> Tensor:
+def _mask(m: "Builder", log_alpha: Tensor, group: Tensor | None) -> Tensor:
     """Diff.mask."""
+    mask = _drawn(m, log_alpha)
+    return mask if group is None else mul(mask, _drawn(m, group))
+
+
+def _drawn(m: "Builder", log_alpha: Tensor) -> Tensor:
     logits = log_alpha
     if m.training:
         logits = add(logits, Tensor(like(logits.data, "rand_like")))
@@ -105,12 +114,22 @@ def _penalty(m: "Builder") -> Tensor:
     for name, log_alpha in m.parameters.items():
         if name.endswith(_LOG_ALPHA):
             tape.scope = name.rpartition(".")[0]
-            expected = total_of_all(sigmoid(shift(log_alpha)))
+            expected = _expected(log_alpha, m.parameters.get(name.removesuffix(_LOG_ALPHA) + _GROUP))
             total = expected if total is None else add(total, expected)
             del expected
     tape.scope = ""
     assert total is not None, "something is always adapted"
     return total
+
+
+def _expected(log_alpha: Tensor, group: Tensor | None) -> Tensor:
+    """Diff.expected."""
+    each = _above_zero(log_alpha)
+    return each if group is None else mul(each, _above_zero(group))
+
+
+def _above_zero(log_alpha: Tensor) -> Tensor:
+    return total_of_all(sigmoid(shift(log_alpha)))
 
 
 METHOD = DiffPruning

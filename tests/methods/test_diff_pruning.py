@@ -23,6 +23,8 @@ def test_each_weight_has_a_difference_and_a_mask() -> None:
     assert estimating.record(tiny("llama", "diff_pruning")).trainable_params == 2 * _LINEARS
     biased = estimating.record(tiny("gpt2", "diff_pruning", target="c_proj"))
     assert biased.trainable_params == 2 * 3 * (64 * 64 + 64 + 256 * 64 + 64)
+    grouped = estimating.record(tiny("gpt2", "diff_pruning", target="c_proj", structured=True))
+    assert grouped.trainable_params == biased.trainable_params + 3 * 2 * 2
 
 
 def test_training_needs_more_than_that_of_all_parameters() -> None:
@@ -55,6 +57,16 @@ def test_masks_are_drawn_anew_in_training() -> None:
     assert 0.0 <= float(first.min()) <= float(first.max()) <= 1.0
 
 
+def test_a_closed_mask_of_the_matrix_closes_all_of_it() -> None:
+    diff = _model(structured=True).model.layers[0].self_attn.q_proj.diffs.weight
+    torch.nn.init.constant_(diff.group_log_alpha, 50.0)
+    assert diff.mask().mean() > 0.9
+    assert diff.expected() > 4000
+    torch.nn.init.constant_(diff.group_log_alpha, -50.0)
+    assert diff.mask().abs().max() == 0
+    assert diff.expected() < 1
+
+
 def test_the_loss_pays_for_what_is_expected_to_differ() -> None:
     model = _model()
     ids = torch.arange(10).view(2, 5)
@@ -74,7 +86,8 @@ def test_the_loss_pays_for_what_is_expected_to_differ() -> None:
         {"checkpointing": True, "autocast_adapter_dtype": False},
         {"checkpointing": True, "reentrant": True, "loop": "plain", "grad_accum": 2},
         {"dtype": "fp32", "amp": "bf16", "target": "down_proj,c_proj"},
-        {"mode": "inference"},
+        {"structured": True, "amp": "bf16", "checkpointing": True},
+        {"structured": True, "mode": "inference"},
     ],
     ids=lambda options: " ".join(map(str, options)),
 )

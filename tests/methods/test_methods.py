@@ -59,7 +59,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "pfeiffer": {"a layer dropped": {"drop_layers": 1, "reduction_factor": 3}},
     "pissa": {"fast": {"init_lora_weights": "pissa_niter_1", "target": "all-linear", "dtype": "fp32"}},
     "adapter_fusion": {"two as the base": {"adapters": 2, "autocast_adapter_dtype": False}},
-    "diff_pruning": {"one layer's": {"target": "layers.1.mlp.down_proj,h.1.mlp.dense_4h_to_h"}},
+    "diff_pruning": {
+        "by matrix": {"structured": True},
+        "one layer's": {"target": "layers.1.mlp.down_proj,h.1.mlp.dense_4h_to_h"},
+    },
     "parallel_adapter": {"narrow": {"bottleneck": 3, "scaling": 1.0, "autocast_adapter_dtype": False}},
     "loftq": {"of two rounds": {"loftq_iter": 2, "target": "all-linear"}},
     "freeze": {

@@ -17,13 +17,13 @@ _PENALTY = 1.25e-7  # per parameter that is not zero
 _AT_FIRST = 5.0  # of the masks' parameters: nearly all of them are open
 
 
-def put(model: Any, targets: list[str], like: Like) -> None:
+def put(model: Any, targets: list[str], like: Like, *, grouped: bool) -> None:
     """A difference of every parameter of each target, and their penalty in the model's loss."""
     diffs: list[Diff] = []
     for name in targets:
         base = model.get_submodule(name)
         refuse_packed(name, packed=not base.weight.is_floating_point())
-        changed = Changed(base, like(base))
+        changed = Changed(base, like(base), grouped=grouped)
         put_around(model, name, changed)
         diffs += (diff for diff in changed.diffs.values() if isinstance(diff, Diff))
     forward = model.forward
@@ -53,32 +53,43 @@ class Diff(nn.Module):
     at 0 and 1.
     """
 
-    def __init__(self, shape: torch.Size, like: dict[str, Any]) -> None:
+    def __init__(self, shape: torch.Size, like: dict[str, Any], *, grouped: bool) -> None:
         super().__init__()
         self.delta = nn.Parameter(torch.zeros(shape, **like))
         self.log_alpha = nn.Parameter(torch.full(shape, _AT_FIRST, **like))
+        self.group_log_alpha = nn.Parameter(torch.full((1,), _AT_FIRST, **like)) if grouped else None
 
     def forward(self) -> torch.Tensor:
         return self.mask() * self.delta
 
     def mask(self) -> torch.Tensor:
-        logits: torch.Tensor = self.log_alpha
+        """Of each element, times that of the parameter as a whole where it has one."""
+        mask = self._drawn(self.log_alpha)
+        return mask if self.group_log_alpha is None else mask * self._drawn(self.group_log_alpha)
+
+    def _drawn(self, log_alpha: torch.Tensor) -> torch.Tensor:
+        logits = log_alpha
         if self.training:
             logits = logits + torch.rand_like(logits).logit_(1e-4)
         return F.hardtanh(torch.sigmoid(logits) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
 
     def expected(self) -> torch.Tensor:
         """How many of the mask's elements are expected to be above zero."""
-        return torch.sigmoid(self.log_alpha - log(-_LOW / _HIGH)).sum()
+        each = _above_zero(self.log_alpha)
+        return each if self.group_log_alpha is None else each * _above_zero(self.group_log_alpha)
+
+
+def _above_zero(log_alpha: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(log_alpha - log(-_LOW / _HIGH)).sum()
 
 
 class Changed(Around):
     """A linear layer by weights (and biases) that differ from its own."""
 
-    def __init__(self, base_layer: nn.Module, like: dict[str, Any]) -> None:
+    def __init__(self, base_layer: nn.Module, like: dict[str, Any], *, grouped: bool) -> None:
         super().__init__(base_layer)
         own = base_layer.named_parameters()
-        self.diffs = nn.ModuleDict({name: Diff(parameter.shape, like) for name, parameter in own})
+        self.diffs = nn.ModuleDict({name: Diff(parameter.shape, like, grouped=grouped) for name, parameter in own})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         changed = {
