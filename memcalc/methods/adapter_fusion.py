@@ -34,8 +34,11 @@ _FACTOR = 16
 @final
 @dataclass(frozen=True, slots=True)
 class AdapterFusion(Method):
-    """AdapterFusion: behind each feed-forward several frozen Pfeiffer adapters, over whose outputs attention is trained
-    that asks with the feed-forward's own (Pfeiffer et al. 2020, arXiv:2005.00247, section 3.2).
+    """AdapterFusion: attention over the outputs of frozen Pfeiffer adapters (Pfeiffer et al. 2020, arXiv:2005.00247,
+    section 3.2).
+
+    Behind each feed-forward its own output asks, and the adapters' answer. The package's penalty that keeps the values'
+    matrix near the identity is left out.
 
     Trainable parameters: 3 d^2 + 2 d a layer, d the hidden size: far more than an adapter's. The adapters are counted,
     and have neither gradients nor states. Keeps for backward: of each layer the adapters' outputs, and their keys and

@@ -29,7 +29,7 @@ _FACTOR = 16
 @final
 @dataclass(frozen=True, slots=True)
 class Houlsby(OnLinears):
-    """Adapters h + up(f(down(h))) behind attention and behind the feed-forward, in front of the residual sum
+    """Houlsby adapters: h + up(f(down(h))) behind attention and behind the feed-forward, in front of the residual sum
     (Houlsby et al. 2019, arXiv:1902.00751, section 2.1).
 
     Trainable parameters: 2 d r + d + r per adapter, d its layer's outputs and r the bottleneck; two adapters a layer.

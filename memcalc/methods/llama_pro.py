@@ -11,8 +11,11 @@ from memcalc.options import option
 @final
 @dataclass(frozen=True, slots=True)
 class LlamaPro(Method):
-    """Block expansion: behind every group of layers a copy of its last one, whose sub-layers end in zeros at first, so
-    that it changes nothing; the copies alone train (Wu et al. 2024, arXiv:2401.02415, section 3.2).
+    """LLaMA Pro: copies of layers are put in between, and they alone train (Wu et al. 2024, arXiv:2401.02415,
+    section 3.2).
+
+    Behind every group of layers stands a copy of its last one, whose sub-layers end in zeros at first: it changes
+    nothing then.
 
     Trainable parameters: those of `new_blocks` layers, which the model has besides its own. Keeps for backward: as full
     fine-tuning in the copies, in what lies above the lowest of them what any gradient needs, and nothing below it,

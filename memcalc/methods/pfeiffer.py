@@ -29,7 +29,7 @@ _FACTOR = 16
 @final
 @dataclass(frozen=True, slots=True)
 class Pfeiffer(OnLinears):
-    """Adapters h + up(f(down(h))) behind the feed-forward alone, the best place of one in a layer
+    """Pfeiffer adapters: h + up(f(down(h))) behind the feed-forward alone, the best place of one in a layer
     (Pfeiffer et al. 2020, arXiv:2005.00247, appendix A).
 
     Trainable parameters: 2 d r + d + r a layer, d the hidden size and r the bottleneck. Keeps for backward: as

@@ -36,9 +36,11 @@ _FIRST = ("q_proj", "qkv_proj", "query_key_value", "c_attn")  # what attention c
 @final
 @dataclass(frozen=True, slots=True)
 class Unipelt(Method):
-    """UniPELT: LoRA on queries and values, prefix tuning and Pfeiffer adapters, each times a gate that is computed from
-    its input: a number for each row, or for all of them behind OPT's feed-forward, which sees them as one
-    (Mao et al. 2021, arXiv:2110.07577, section 3.2).
+    """UniPELT: LoRA, prefix tuning and Pfeiffer adapters, each let in by a gate (Mao et al. 2021, arXiv:2110.07577,
+    section 3.2).
+
+    A gate is a number for each row, computed from what it stands beside; behind OPT's feed-forward, which sees all rows
+    as one, a number for all.
 
     Trainable parameters: those of all three, and d + 1 for each gate: one for each LoRA target, and two a layer, of its
     prefix and its adapter. Keeps for backward: what all three keep; for the gates each LoRA and adapter output once
