@@ -7,7 +7,7 @@ from memcalc.errors import InvalidWorkload
 from memcalc.methods.base import DEFAULT_TARGETS, OnLinears, check_dropout, target_option
 from memcalc.methods.of_adalora import allocator, regularizer
 from memcalc.options import option
-from memcalc.tape.ops.elementwise import added_in_place, cast, dropout, mul, quotient, scale, shift
+from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, mul, quotient, scale, shift
 from memcalc.tape.ops.linear import matmul
 from memcalc.tape.ops.views import clone, transpose
 from memcalc.tape.tape import Array, Tensor, tape
@@ -79,10 +79,11 @@ class AdaLora(OnLinears):
         return added_in_place(result, update)
 
     def _over_packed(self, m: "Builder", x: Tensor, w: "Weight", adapters: tuple[Tensor, ...]) -> Tensor:
-        """peft 0.21.2, tuners/adalora/bnb.py, SVDLinear4bit.forward."""
+        """peft 0.21.2, tuners/adalora/bnb.py, SVDLinear4bit.forward, SVDLinear8bitLt.forward."""
         a, b, e, rank = adapters
         result = w.linear(x)
-        result = clone(result)
+        if w.packed == 4:
+            result = clone(result)
         ranknum = shift(rank)
         by_hand = tape.autocast is None
         x_cast = cast(x, a.dtype) if by_hand else x
@@ -90,7 +91,7 @@ class AdaLora(OnLinears):
         if by_hand:
             output = cast(output, result.dtype)
         output = quotient(scale(output), ranknum)
-        return added_in_place(result, output)
+        return added_in_place(result, output) if w.packed == 4 else add(result, output)
 
     def _update(self, m: "Builder", x: Tensor, a: Tensor, b: Tensor, e: Tensor) -> Tensor:
         rate = self.lora_dropout if m.training else 0.0

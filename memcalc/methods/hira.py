@@ -69,7 +69,7 @@ def _weight(w: "Weight") -> Tensor:
 
 
 def _over_packed(x: Tensor, w: "Weight", a: Tensor, b: Tensor, rate: float) -> Tensor:
-    """peft 0.21.2, tuners/hira/bnb.py: W is dequantized once more, in eight bits before the layer itself is called."""
+    """peft 0.21.2, tuners/hira/bnb.py, Linear4bit.forward; Linear8bitLt.forward, which dequantizes first."""
     if w.packed == 4:
         result = w.linear(x)
         result = clone(result)

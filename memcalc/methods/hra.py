@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import OnLinears, refuse_conv1d, refuse_eight_bits, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import cast, quotient, scale, sub
 from memcalc.tape.ops.linear import linear, mm
@@ -37,6 +37,7 @@ class Hra(OnLinears):
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/hra/layer.py, HRALinear.forward. Its call keeps the first x."""
         refuse_conv1d(m, w, name)
+        refuse_eight_bits(w, name)  # whose whole numbers peft multiplies, without their scales
         if not isinstance(w, Plain):
             raise InvalidWorkload(f"--method hra multiplies the weight of {name} itself: peft cannot with a packed one")
         if self.apply_gs:

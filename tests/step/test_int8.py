@@ -31,6 +31,9 @@ def _tiny(model_type: str, method: str = "lora", **options: Any) -> Any:
         ("gpt2", "ia3", {}),
         ("llama", "vera", {"checkpointing": False}),
         ("llama", "miss", {}),
+        ("llama", "adalora", {}),
+        ("gpt2", "hira", {"checkpointing": False, "kbit_prepare": "none", "amp": "bf16"}),
+        ("llama", "pvera", {}),
         ("llama", "lokr", {"checkpointing": False}),
         ("opt", "prompt_tuning", {}),
         ("gpt2", "lora", {"mode": "inference"}),
@@ -56,7 +59,7 @@ def test_what_data_decides_is_said() -> None:
     assert estimating.record(tiny("llama", "lora")).warnings == ()
 
 
-@pytest.mark.parametrize("method", ["boft", "randlora"])
+@pytest.mark.parametrize("method", ["boft", "hra", "randlora"])
 def test_methods_whose_adapters_are_made_otherwise_are_not_written(method: str) -> None:
     with pytest.raises(NotModelled, match="8-bit"):
         estimating.record(_tiny("llama", method))
