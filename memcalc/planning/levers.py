@@ -137,9 +137,9 @@ def _micro_batch(w: Workload) -> Iterator[Options]:
 
 def _lean_optimizer(w: Workload) -> Iterator[Options]:
     if w.training and w.optimizer.startswith("adamw_torch"):
-        yield from (
-            {"optimizer": name} for name in ("adamw_8bit", "paged_adamw_8bit", "adafactor") if name in OPTIMIZERS
-        )
+        for name in ("adamw_8bit", "paged_adamw_8bit", "adafactor"):
+            if not w.method.clash(OPTIMIZERS[name]):
+                yield {"optimizer": name}
 
 
 def _half(w: Workload) -> Iterator[Options]:
@@ -167,9 +167,10 @@ def _packed_twice(w: Workload) -> Iterator[Options]:
 
 def _adapters(w: Workload) -> Iterator[Options]:
     if w.training and not w.method.adds:
-        yield {"method": "lora"}
+        own = {"optimizer": "adamw_torch_fused"} if OPTIMIZERS[w.optimizer].projects else {}  # that is GaLore's alone
+        yield {"method": "lora", **own}
         packed = {"quant": "nf4", "double_quant": True, "load": "device-map", "kbit_prepare": "peft"}
-        yield {"method": "qlora", **packed, "checkpointing": True, "use_cache": False}
+        yield {"method": "qlora", **own, **packed, "checkpointing": True, "use_cache": False}
 
 
 def _smaller_adapters(w: Workload) -> Iterator[Options]:
