@@ -27,6 +27,10 @@ CASES: dict[str, dict[str, Any]] = {
     "full, 8-bit AdamW, but for embeddings": {"method": "full", "dtype": "bf16", "optimizer": "adamw_8bit"},
     "full, paged Lion": {"method": "full", "dtype": "bf16", "optimizer": "paged_lion_8bit"},
     "full, schedule-free": {"method": "full", "dtype": "bf16", "optimizer": "schedule_free_adamw"},
+    "galore": {"method": "galore", "rank": 8, "dtype": "bf16"},
+    "galore, layer by layer, fp32": {
+        "method": "galore", "rank": 8, "dtype": "fp32", "optimizer": "galore_adamw_layerwise",
+    },
     "full, rmsprop, fp16 autocast": {"method": "full", "dtype": "fp32", "amp": "fp16", "optimizer": "rmsprop"},
 }  # fmt: skip
 
@@ -73,6 +77,8 @@ def _second_step(w: Any, folder: str) -> Timeline:
             gradient_accumulation_steps=w.grad_accum,
             max_steps=2,
             optim=w.optimizer,
+            optim_target_modules=["attn", "mlp"] if w.method_name == "galore" else None,
+            optim_args=f"rank={w.method.rank},update_proj_gap=1" if w.method_name == "galore" else None,
             gradient_checkpointing=w.checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": w.reentrant} if w.checkpointing else None,
             bf16=w.amp == "bf16",
