@@ -20,7 +20,9 @@ def make(
     """The optimizer over two groups, of which the second one's gradients are projected."""
     groups = _groups(model, workload)
     if OPTIMIZERS[workload.optimizer].layer_by_layer:
-        return _layer_by_layer(cls, groups, options, watch)
+        on_host = torch.device(next(model.parameters()).device) if workload.device == "cpu" else nullcontext()
+        with on_host:  # a number of the optimizer that stands for all, which counts where the host is the device
+            return _layer_by_layer(cls, groups, options, watch)
     made: torch.optim.Optimizer = cls(groups, **options)
     return made
 

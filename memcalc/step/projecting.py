@@ -6,7 +6,7 @@ since locals decide lifetimes.
 
 from memcalc.optimizers import Optimizer
 from memcalc.step.optimizer import Habits, States
-from memcalc.tape.tape import Array, Leaf, Tensor, gemm, leaf_of, like, new, tape
+from memcalc.tape.tape import Array, Leaf, Tensor, gemm, leaf_of, like, new, on_cuda, tape
 
 
 class Projected(States):
@@ -77,6 +77,10 @@ class LayerByLayer(Projected):
         super().__init__(row, groups, habits, rank, gap)
         self.all = frozenset(leaf for group in self.groups for leaf in group)
         tape.accumulated = self._stepped
+        tape.scope = ""
+        self.number = (
+            None if on_cuda() else new((1, 1), "fp32", "randn", "logits_loss")
+        )  # of the one that stands for all
 
     def _stepped(self, leaf: Leaf) -> None:
         if leaf in self.all:  # a checkpoint's input is a leaf too

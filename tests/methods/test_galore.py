@@ -74,6 +74,7 @@ def test_conv1d_is_refused(producer: Callable[[Workload], Recording]) -> None:
         ("qwen2", {"dtype": "fp32", "amp": "fp16", "grad_accum": 2, "history": "8,empty,same"}),
         ("llama", {"loop": "plain", "zero_grad": "zero"}),
         ("bloom", {"checkpointing": True, "reentrant": True, "dtype": "fp32", "amp": "bf16", **_LAYERWISE}),
+        ("bloom", {"device": "cpu", "dtype": "fp32", **_LAYERWISE}),
         ("opt", {"loop": "plain", "clip": 1.0, **_LAYERWISE}),
     ],
     ids=str,
