@@ -267,12 +267,14 @@ def settled(case: Case) -> Case:
     )
 
 
-def drawn(source: random.Random) -> Case:
-    """Any case, possible or not."""
+def drawn(source: random.Random, method: str = "") -> Case:
+    """Any case, possible or not; of one method, if it is named."""
     labels = [
         plain if dimension.rare and source.random() < _USUALLY else source.choice(list(dimension.values))
         for dimension, plain in zip(DIMENSIONS, PLAIN, strict=True)
     ]
+    if method:
+        labels[_AXES["method"]] = method
     return settled(tuple(labels))
 
 
