@@ -50,7 +50,7 @@ class Galore(Method):
         return frozenset(model.parameters)
 
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        if w.turned and name in m.targets:
+        if m.training and w.turned and name in m.targets:
             raise InvalidWorkload(f"--method galore projects gradients of torch.nn.Linear: {name} is a Conv1D")
         return w.linear(x)
 

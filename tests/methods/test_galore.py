@@ -81,3 +81,7 @@ def test_conv1d_is_refused(producer: Callable[[Workload], Recording]) -> None:
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "galore", batch=1, seq_len=8, rank=8, **options))
+
+
+def test_what_is_only_used_has_no_gradients_to_project() -> None:
+    assert_alike(tiny("gpt2", "galore", mode="inference"))
