@@ -78,8 +78,9 @@ def _adapted(case: Case) -> bool:
 
 
 def _packable(case: Case) -> bool:
+    """What has adapters to save beside a base that is packed."""
     name = label(case, "method")
-    return name != "full" and not name.startswith("qlora")
+    return name in ("lora", "lora-all") or (name in _METHODS and methods.load(name).METHOD().adds)
 
 
 def _mergeable(case: Case) -> bool:
