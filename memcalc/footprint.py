@@ -146,7 +146,7 @@ class Footprint:
             values["warnings"] = tuple(values.get("warnings", ()))
             footprint = cls(**values)
         except (TypeError, KeyError) as error:
-            raise BadFile(path, f"not a footprint: {error}") from None
+            raise BadFile(path, f"not a footprint: {' '.join(str(error).split())}") from None
         for name, wanted, value in _wrong(footprint):
             raise BadFile(path, f"{name} must be {wanted}, not {shown(value)}")
         return footprint

@@ -5,7 +5,7 @@ import math
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memcalc import estimating
@@ -52,6 +52,7 @@ def test_bytes_are_integers_and_a_null_is_explained() -> None:
 
 @settings(max_examples=300)
 @given(st.sampled_from(sorted({*ESTIMATED.to_json(), "measured", "outcome", "nonsense"})), JSON)
+@example("phases", [{"\n": None}])
 def test_one_hostile_value_is_a_bad_file_or_means_what_it_says(key: str, value: Any) -> None:
     try:
         footprint = Footprint.from_json({**ESTIMATED.to_json(), key: value}, "figures.json")

@@ -58,6 +58,7 @@ def _interrupted(server: ForkServer) -> runner.Call:
     import threading
 
     def call(called: runner.Called) -> int | None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         return server(called)
 
