@@ -90,6 +90,15 @@ class Target(NamedTuple):
     added: int  # what trains beside it
 
 
+Turn = frozenset[str] | None  # full names of what trains in a step; None: nothing changes, or the optimizer sees to it
+SWITCH_EVERY = 2  # steps with each of BAdam's blocks
+
+
+def round_of(turns: tuple[frozenset[str], ...], blocks: tuple[frozenset[str], ...]) -> tuple[Turn, ...]:
+    """The steps that an item of --history stands for, by what `Method.turns` and `Method.blocks` answer."""
+    return turns or ((None,) * SWITCH_EVERY if blocks else (None,))
+
+
 class OptimizerMaker(NamedTuple):
     """A function of peft.optimizers that makes a method's optimizer, of the class that is asked for."""
 

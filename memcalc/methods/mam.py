@@ -1,25 +1,23 @@
 """MAM adapters: a prefix in attention, and a parallel adapter beside the feed-forward."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Kind, Method
+from memcalc.methods.base import Anatomy, Kind
+from memcalc.methods.of_adapters.beside_prefix import BesidePrefix
 from memcalc.methods.of_adapters.bottleneck import bottleneck_option, check_width, reduction_option, shape_option
 from memcalc.methods.parallel_adapter import ParallelAdapter
-from memcalc.methods.prefix_tuning import PrefixTuning
 from memcalc.options import option
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
-    from memcalc.tape.prelude import Batch, Output
     from memcalc.tape.tape import Tensor
     from memcalc.tape.weights import Weight
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Mam(Method):
+class Mam(BesidePrefix):
     """Mix-and-match adapters: prefix tuning with a small prefix, and scaled parallel adapters with a wide bottleneck
     (He et al. 2021, arXiv:2110.04366, section 4.6).
 
@@ -46,44 +44,14 @@ class Mam(Method):
         check_width(self.bottleneck, self.reduction_factor)
 
     @property
-    def _prefix(self) -> PrefixTuning:
-        return PrefixTuning(self.virtual_tokens, self.prefix_projection, self.encoder_hidden_size)
-
-    @property
     def _adapter(self) -> ParallelAdapter:
         return ParallelAdapter(self.bottleneck, self.reduction_factor, self.non_linearity, self.scaling)
-
-    @property
-    def layers_alike(self) -> bool:
-        return self._prefix.layers_alike
-
-    @property
-    def positions_before(self) -> int:
-        return self._prefix.positions_before
-
-    @property
-    def frozen_in_use(self) -> bool:
-        return self._prefix.frozen_in_use
-
-    @property
-    def takes_checkpointing(self) -> bool:
-        return self._prefix.takes_checkpointing
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         return self._adapter.targets(model)
 
-    def feed(self, m: "Builder", batch: "Batch", model: "Callable[[Batch], Output]") -> "Output":
-        return self._prefix.feed(m, batch, model)
-
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         return self._adapter.linear(m, x, w, name)
-
-    def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
-        part = self._prefix if name.startswith("prompt_encoder.") else self._adapter
-        return part.saved_bytes(m, name, nbytes, buffer=buffer, targets=targets)
-
-    def peft_config(self) -> dict[str, Any]:
-        return self._prefix.peft_config()
 
     def graft(self) -> dict[str, Any]:
         return self._adapter.graft()

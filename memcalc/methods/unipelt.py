@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Kind, Method, goes_by, match_targets
+from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Kind, goes_by, match_targets
+from memcalc.methods.of_adapters.beside_prefix import BesidePrefix
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,
     adapted,
@@ -17,7 +18,6 @@ from memcalc.methods.of_adapters.bottleneck import (
     shape_option,
     width,
 )
-from memcalc.methods.prefix_tuning import PrefixTuning
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, mean, mul, scale, sigmoid
 from memcalc.tape.ops.linear import linear
@@ -35,7 +35,7 @@ _FIRST = ("q_proj", "qkv_proj", "query_key_value", "c_attn")  # what attention c
 
 @final
 @dataclass(frozen=True, slots=True)
-class Unipelt(Method):
+class Unipelt(BesidePrefix):
     """UniPELT: LoRA, prefix tuning and Pfeiffer adapters, each let in by a gate (Mao et al. 2021, arXiv:2110.07577,
     section 3.2).
 
@@ -67,26 +67,6 @@ class Unipelt(Method):
     def __post_init__(self) -> None:
         check_width(self.bottleneck, self.reduction_factor)
 
-    @property
-    def _prefix(self) -> PrefixTuning:
-        return PrefixTuning(self.virtual_tokens, self.prefix_projection, self.encoder_hidden_size)
-
-    @property
-    def layers_alike(self) -> bool:
-        return self._prefix.layers_alike
-
-    @property
-    def positions_before(self) -> int:
-        return self._prefix.positions_before
-
-    @property
-    def frozen_in_use(self) -> bool:
-        return self._prefix.frozen_in_use
-
-    @property
-    def takes_checkpointing(self) -> bool:
-        return self._prefix.takes_checkpointing
-
     def targets(self, model: Anatomy) -> frozenset[str]:
         """LoRA's, and the layers that the feed-forwards end in."""
         return match_targets(DEFAULT_TARGETS.get(model.model_type, _FIRST), model) | ends(model, (FEED_FORWARD,))
@@ -96,7 +76,7 @@ class Unipelt(Method):
             m.prefix = fed.cache
             return model(fed)
 
-        output = self._prefix.feed(m, batch, with_gates)
+        output = self.prefix.feed(m, batch, with_gates)
         m.prefix = None
         return output
 
@@ -125,14 +105,6 @@ class Unipelt(Method):
         h = w.linear(x)
         update = mul(scale(linear(linear(low, a), b)), _opened(low, *opening))
         return add(h, cast(update, h.dtype))
-
-    def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
-        if not name.startswith("prompt_encoder."):
-            return nbytes
-        return self._prefix.saved_bytes(m, name, nbytes, buffer=buffer, targets=targets)
-
-    def peft_config(self) -> dict[str, Any]:
-        return self._prefix.peft_config()
 
     def graft(self) -> dict[str, Any]:
         return {

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 
 from memcalc.errors import MissingPackage
+from memcalc.methods.base import SWITCH_EVERY
 from memcalc.realize.freezing import anatomy_of
 from memcalc.realize.watch import Watch
 from memcalc.workload import Workload
-
-SWITCH_EVERY = 2  # steps
 
 
 def in_blocks(optimizer: torch.optim.Optimizer, model: Any, workload: Workload, watch: Watch) -> Any:

@@ -4,11 +4,8 @@ from typing import Any
 
 import torch
 
-from memcalc.methods.base import Method
-from memcalc.realize.blocks import SWITCH_EVERY
+from memcalc.methods.base import Method, Turn, round_of
 from memcalc.realize.freezing import anatomy_of
-
-Turn = frozenset[str] | None  # full names; None: nothing changes, or the optimizer sees to it
 
 
 class Turns:
@@ -18,8 +15,7 @@ class Turns:
         self.optimizer, self.drops_states = optimizer, method.drops_states
         self.trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         anatomy = anatomy_of(model)
-        of_blocks = (None,) * SWITCH_EVERY if method.blocks(anatomy) else ()
-        self.round: tuple[Turn, ...] = method.turns(anatomy) or of_blocks or (None,)
+        self.round = round_of(method.turns(anatomy), method.blocks(anatomy))
 
     def take(self, turn: Turn) -> None:
         """Freeze what is not in the turn; the optimizer may forget what it kept for it."""

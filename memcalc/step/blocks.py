@@ -3,13 +3,12 @@
 Source: badam 1.4, block_optim.py, BlockOptimizer; the functions have its locals, since locals decide lifetimes.
 """
 
+from memcalc.methods.base import SWITCH_EVERY
 from memcalc.optimizers import Optimizer
 from memcalc.step.loading import Loaded, link
 from memcalc.step.optimizer import Habits, States
 from memcalc.tape.builder import Builder
 from memcalc.tape.tape import Leaf, Tensor, leaf_of, like, tape
-
-SWITCH_EVERY = 2  # steps
 
 
 class InBlocks(States):

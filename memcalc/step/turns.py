@@ -1,12 +1,10 @@
 """What trains in which step, where not all of it always does; memcalc/realize/turns.py is the same for real ones."""
 
-from memcalc.step.blocks import SWITCH_EVERY
+from memcalc.methods.base import Turn, round_of
 from memcalc.step.loading import Loaded, link
 from memcalc.step.optimizer import States
 from memcalc.tape.builder import Builder
 from memcalc.tape.tape import Tensor, leaf_of
-
-Turn = frozenset[str] | None  # full names; None: nothing changes, or the optimizer sees to it
 
 
 class Turns:
@@ -14,8 +12,7 @@ class Turns:
 
     def __init__(self, m: Builder, loaded: Loaded, states: States, *, drops_states: bool) -> None:
         self.m, self.loaded, self.states, self.drops_states = m, loaded, states, drops_states
-        of_blocks = (None,) * SWITCH_EVERY if loaded.model.blocks else ()
-        self.round: tuple[Turn, ...] = loaded.model.turns or of_blocks or (None,)
+        self.round = round_of(loaded.model.turns, loaded.model.blocks)
 
     def take(self, turn: Turn) -> None:
         """Freeze what is not in the turn; the optimizer may forget what it kept for it."""

@@ -252,26 +252,12 @@ def rsqrt(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x). Saves: x. Backward allocates: one block."""
-    kept = save(x.data) if wants(x) else None
-
-    def backward(g: Array) -> list[Array]:
-        assert kept is not None
-        held = kept.get()
-        return [_combine(g, held, "silu_backward")]
-
-    return record(like(x.data, "silu"), (x,), backward)
+    return _saving_input(x, "silu", lambda g, held: _combine(g, held, "silu_backward"))
 
 
 def gelu(x: Tensor) -> Tensor:
     """GELU by its own kernel, exact or by tanh. Saves: x. Backward allocates: one block."""
-    kept = save(x.data) if wants(x) else None
-
-    def backward(g: Array) -> list[Array]:
-        assert kept is not None
-        held = kept.get()
-        return [_combine(g, held, "gelu_backward")]
-
-    return record(like(x.data, "gelu"), (x,), backward)
+    return _saving_input(x, "gelu", lambda g, held: _combine(g, held, "gelu_backward"))
 
 
 def relu(x: Tensor) -> Tensor:
@@ -296,14 +282,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 def hardtanh(x: Tensor) -> Tensor:
     """x cut off below one number and above another. Saves: x. Backward allocates: one block, laid out as x."""
-    kept = save(x.data) if wants(x) else None
-
-    def backward(g: Array) -> list[Array]:
-        assert kept is not None
-        held = kept.get()
-        return [_combine(held, g, "hardtanh_backward")]
-
-    return record(like(x.data, "hardtanh"), (x,), backward)
+    return _saving_input(x, "hardtanh", lambda g, held: _combine(held, g, "hardtanh_backward"))
 
 
 def at_least(x: Tensor) -> Tensor:
@@ -337,14 +316,18 @@ def cos(x: Tensor) -> Tensor:
 
 def sin(x: Tensor) -> Tensor:
     """Saves: x. Backward allocates: the cosine, the product with the gradient."""
+    return _saving_input(x, "sin", lambda g, held: _combine(g, like(held, "cos"), "mul"))
+
+
+def _saving_input(x: Tensor, op: str, gradient: Callable[[Array, Array], Array]) -> Tensor:
     kept = save(x.data) if wants(x) else None
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
         held = kept.get()
-        return [_combine(g, like(held, "cos"), "mul")]
+        return [gradient(g, held)]
 
-    return record(like(x.data, "sin"), (x,), backward)
+    return record(like(x.data, op), (x,), backward)
 
 
 def _saving_result(x: Tensor, op: str, gradient: Callable[[Array, Array], Array]) -> Tensor:
