@@ -30,9 +30,10 @@ class Training:
         self.model = model
         self.workload, self.device, self.watch = workload, device, watch
         self.optimizer = make_optimizer(model, workload, watch)
-        if workload.method.blocks(anatomy_of(model)):
+        anatomy = anatomy_of(model)
+        if workload.method.blocks(anatomy):
             self.optimizer = in_blocks(self.optimizer, model, workload, watch)
-        self.turns = Turns(model, workload.method, self.optimizer)
+        self.turns = Turns(model, anatomy, workload.method, self.optimizer)
         self.scaler = make_scaler(workload, device)
         self.output: Any = None  # the model's output, as long as the loop keeps it
         self.steps = 0  # of the optimizer

@@ -4,17 +4,15 @@ from typing import Any
 
 import torch
 
-from memcalc.methods.base import Method, Turn, round_of
-from memcalc.realize.freezing import anatomy_of
+from memcalc.methods.base import Anatomy, Method, Turn, round_of
 
 
 class Turns:
     """The steps of a round, and the switch to what trains in one of them: by flags, as callbacks of Trainer's do it."""
 
-    def __init__(self, model: Any, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: Any, anatomy: Anatomy, method: Method, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer, self.drops_states = optimizer, method.drops_states
         self.trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        anatomy = anatomy_of(model)
         self.round = round_of(method.turns(anatomy), method.blocks(anatomy))
 
     def take(self, turn: Turn) -> None:

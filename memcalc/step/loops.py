@@ -35,7 +35,6 @@ class Training:
         self.loaded = loaded
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
-        self.times_of = loaded.times
         self.steps = 0  # of the optimizer
         self.kept_by_method: dict[str, dict[str, Array]] = {}
         self.states = _states(m, w, loaded)
@@ -138,7 +137,7 @@ class Training:
 
     def _stepped(self) -> None:
         self.steps += 1
-        self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.times_of)
+        self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.loaded.times)
 
     def restart(self) -> None:
         """The measured step is one after which the method's adapters begin anew."""
