@@ -1,11 +1,13 @@
 """Two timelines side by side: the oracle's voice.
 
 Two streams are identical when their births agree in order and bytes, and when between any two births
-the same blocks die. The order of deaths inside such a gap is the order of C++ destructors; it cannot
-change what an allocator does with the next request, so it is not compared.
+the same blocks die, the same phases begin and end and the cache is emptied as often. The order of deaths inside
+such a gap is the order of C++ destructors; it cannot change what an allocator does with the next request, so it is
+not compared.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from memcalc.timeline import Timeline
 from memcalc.units import gib
@@ -27,11 +29,16 @@ class Difference:
 def first_difference(left: Timeline, right: Timeline, names: tuple[str, str] = ("left", "right")) -> Difference | None:
     """None where the streams are identical block by block; else the first difference."""
     left_deaths, right_deaths = _deaths_by_gap(left), _deaths_by_gap(right)
+    left_marks, right_marks = _marks_by_gap(left), _marks_by_gap(right)
     births = max(len(left.nbytes), len(right.nbytes))
     for row in range(births + 1):
         dead_left, dead_right = left_deaths.get(row, frozenset()), right_deaths.get(row, frozenset())
         if dead_left != dead_right:
             return _death_difference(row, dead_left, dead_right, left, right, names)
+        marks = left_marks.get(row, []), right_marks.get(row, [])
+        if marks[0] != marks[1]:
+            words = [f"{name} {', '.join(said) or 'nothing'}" for name, said in zip(names, marks, strict=True)]
+            return Difference(f"before birth {row}: {', '.join(words)}", _around(row, left, right, names))
         if row == births:
             break
         size_left = left.nbytes[row] if row < len(left.nbytes) else None
@@ -69,6 +76,15 @@ def _deaths_by_gap(timeline: Timeline) -> dict[int, frozenset[int]]:
         else:
             gaps.setdefault(births, set()).add(~event)
     return {gap: frozenset(rows) for gap, rows in gaps.items()}
+
+
+def _marks_by_gap(timeline: Timeline) -> dict[int, list[str]]:
+    """What happens after birth number n-1 and before birth number n, in words, by n."""
+    gaps: dict[int, list[str]] = {}
+    births = list(accumulate((event >= 0 for event in timeline.events), initial=0))
+    for mark in timeline.marks:
+        gaps.setdefault(births[mark.at], []).append(f"{mark.kind} {mark.name}".rstrip())
+    return gaps
 
 
 def _event_of_birth(timeline: Timeline, row: int) -> int:

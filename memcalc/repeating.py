@@ -130,6 +130,7 @@ class _Writer:
         wording = [order[old.labels[row]] for row in born]
         first, count = len(new.nbytes), len(born)
         self.sweeps[number] = first - copies.step * count * copies.start, copies.step * count
+        emptied = self._emptied(events)
         # each event of the first copy, and by how much the next copy's differs
         line, further = [], []
         for event in map(old.events.__getitem__, events):
@@ -142,11 +143,23 @@ class _Writer:
         for copy in copies:
             moved = {module: self._moved(module, _MIDDLE, copy) for module in modules}
             words = [(moved[module], op) for module, op in labels]
+            new.marks += [mark._replace(at=len(new.events) + mark.at) for mark in emptied]
             new.nbytes += nbytes
             new.categories += categories
             new.labels += map(words.__getitem__, wording)
             new.events += line
             line = list(map(add, line, further))
+
+    def _emptied(self, events: list[int]) -> list[Mark]:
+        """Where a pass empties the cache, counted from its beginning. A phase that begins there begins but once."""
+        emptied = []
+        while events[0] <= self.mark.at <= events[-1]:
+            if self.mark.kind == "empty_cache":
+                emptied.append(self.mark._replace(at=self.mark.at - events[0]))
+                self.mark = next(self.marks)
+            else:
+                self._next_mark()
+        return emptied
 
     def _row(self, row: int, copy: int | None) -> int:
         """The new row of what the middle layer's twin `copy` frees, which is `row` to the middle layer itself."""

@@ -63,6 +63,23 @@ def test_a_death_at_the_very_end_counts() -> None:
     assert first_difference(_timeline((8, "a"), ~0), _timeline((8, "a"))) is not None
 
 
+def test_a_phase_that_begins_at_another_birth_is_a_difference() -> None:
+    left, right = _timeline((8, "a")), _timeline((8, "a"))
+    left.phase("forward")
+    left.birth(9, "activations", "layer", "b")
+    right.birth(9, "activations", "layer", "b")
+    right.phase("forward")
+    difference = first_difference(left, right, ("tape", "trace"))
+    assert difference is not None
+    assert difference.summary == "before birth 1: tape phase forward, trace nothing"
+
+
+def test_an_emptied_cache_is_a_difference() -> None:
+    left, right = _timeline((8, "a")), _timeline((8, "a"))
+    left.empty_cache()
+    assert first_difference(left, right) is not None
+
+
 def test_labels_and_categories_are_no_difference() -> None:
     left, right = _timeline((8, "a")), _timeline((8, "b"))
     right.categories[0] = "weights"
@@ -101,7 +118,8 @@ def test_one_block_that_lives_on_is_found(timeline: Timeline, data: Any) -> None
     deaths = [at for at, event in enumerate(timeline.events) if event < 0]
     if not deaths:
         return
-    other = _copied(timeline)
-    del other.events[data.draw(st.sampled_from(deaths))]
+    other, gone = _copied(timeline), data.draw(st.sampled_from(deaths))
+    del other.events[gone]
+    other.marks = [mark._replace(at=mark.at - (mark.at > gone)) for mark in other.marks]
     assert first_difference(timeline, other) is not None
     assert first_difference(other, timeline) is not None
