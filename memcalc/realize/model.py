@@ -42,7 +42,7 @@ def build(workload: Workload, device: str, *, trust_remote_code: bool = False) -
     except ImportError as error:  # of an optional package that this architecture needs
         raise NotModelled(f"transformers cannot build a {config.model_type} here: {_line(error)}") from error
     except ValueError as error:
-        if "attention implementation" in str(error):
+        if any(words in str(error) for words in ("attention implementation", "does not support Flash Attention")):
             raise InvalidWorkload(
                 f"--attention {workload.attention}: {config.model_type} models have none: use eager"
             ) from error

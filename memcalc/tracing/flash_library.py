@@ -158,6 +158,13 @@ def _module(name: str, functions: tuple[Any, ...], **more: Any) -> types.ModuleT
     return module
 
 
+def _can_dispatch(model: Any, *args: Any, **kwargs: Any) -> bool:
+    """transformers' question, but for what it asks of the library and of the device."""
+    if not (model._supports_flash_attn or getattr(model, "_supports_flash_attn_2", False)):
+        raise ValueError(f"{type(model).__name__} does not support Flash Attention 2")
+    return True
+
+
 def _found_by_transformers() -> dict[str, Any]:
     """Where transformers asks whether the library is there, in which version; what it has loaded already.
 
@@ -171,5 +178,5 @@ def _found_by_transformers() -> dict[str, Any]:
         found |= {f"{module}.{name}": lambda *args, **kwargs: True for name in questions if name in names}
     model = importlib.import_module("transformers.modeling_utils").PreTrainedModel
     if hasattr(model, "_flash_attn_can_dispatch"):
-        found["transformers.modeling_utils.PreTrainedModel._flash_attn_can_dispatch"] = lambda *args, **kwargs: True
+        found["transformers.modeling_utils.PreTrainedModel._flash_attn_can_dispatch"] = _can_dispatch
     return found | {f"{_UTILS}.{name}": None for name in _LOADED if hasattr(importlib.import_module(_UTILS), name)}

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from memcalc.catalog.find import find_gpu
+from memcalc.errors import InvalidWorkload
 from memcalc.kernels import flash_library_backward_scratch, flash_varlen_backward_scratch
 from memcalc.timeline import Timeline
 from memcalc.tracing import flash_library
@@ -71,6 +72,11 @@ def test_padded_rows_run_packed_with_the_packed_kernels_scratch() -> None:
         batch=2, total_q=63, total_k=63, heads=4, kv_heads=2, head_dim=16, dtype="bf16"
     )
     assert _of(timeline, "flash_attn_varlen_backward", "workspace") == list(inside.after) * 2  # layers
+
+
+def test_a_model_without_flash_attention_is_refused() -> None:
+    with pytest.raises(InvalidWorkload, match="--attention flash: bloom models have none: use eager"):
+        record(tiny("bloom", attention="flash"))
 
 
 @pytest.mark.parametrize("padded", [False, True])
