@@ -1,6 +1,6 @@
 """Optimizers, a row each, under Hugging Face's names: the states that they keep and what a step allocates."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -239,12 +239,20 @@ def canonical_optimizer(text: str) -> str:
     return {"adamw": "adamw_torch"}.get(name, name)
 
 
-def check_trained(name: str, trained: Iterable[Trained]) -> None:
-    """Refuse parameters that the optimizer's kernels cannot step.
+def check_trained(name: str, trained: Collection[Trained], *, scaled: bool, clipped: bool) -> None:
+    """Refuse parameters that the optimizer's kernels cannot step, or GradScaler not unscale.
 
-    Source: bitsandbytes 0.50.2, backends/cuda/ops.py, str2optimizer32bit.
+    scaled: whether there is a GradScaler; clipped: whether gradients are unscaled before the optimizer's step, of
+    which a fused one unscales those of half precision too.
+    Source: bitsandbytes 0.50.2, backends/cuda/ops.py, str2optimizer32bit; PyTorch 2.13, torch/amp/grad_scaler.py,
+    _unscale_grads_, step.
     """
     row = OPTIMIZERS[name]
+    if scaled and (clipped or not row.takes_grad_scale) and any(one.dtype == "fp16" for one in trained):
+        raise InvalidWorkload(
+            "--amp fp16 cannot go with trained fp16 weights: GradScaler refuses to unscale fp16 gradients; "
+            "use --dtype fp32 with it, or --amp none"
+        )
     if row.without_bf16 and any(one.dtype == "bf16" and "absmax1" not in _names(row.states(one)) for one in trained):
         raise InvalidWorkload(
             f"--optimizer {name} cannot step bf16 parameters whose states are in 32 bits: bitsandbytes has no kernel "

@@ -129,15 +129,6 @@ def _check_mode(w: "Workload") -> None:
         raise InvalidWorkload("--use-cache cannot go with --checkpointing: transformers drops the cache to recompute")
     if w.checkpoint_every != 1 and not w.checkpointing:
         raise InvalidWorkload("--checkpoint-every needs --checkpointing")
-    base_raised = w.kbit_prepare != "none" or (w.quant != "none" and w.method.keeps_dtype)
-    half_trained = w.dtype == "fp16" and w.method.trains_half(
-        base_raised=base_raised, adapters_raised=w.autocast_adapter_dtype
-    )
-    if w.training and w.amp == "fp16" and half_trained:
-        raise InvalidWorkload(
-            "--amp fp16 cannot go with trained fp16 weights: GradScaler refuses to unscale fp16 gradients; "
-            "use --dtype fp32 with it, or --amp none"
-        )
 
 
 def check_method(w: "Workload") -> None:

@@ -190,6 +190,11 @@ class Workload:
         return self.mode == "train"
 
     @property
+    def unscales(self) -> bool:
+        """Whether the loop has GradScaler unscale gradients before the optimizer's step, to clip them."""
+        return self.loop == "trainer" or self.clip is not None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is possible but hardly meant."""
         found = []

@@ -59,7 +59,7 @@ def _efficient_bf16_on_turing(case: Case) -> bool:
 
 def _scaled_half_gradients(case: Case) -> bool:
     trains_biases = _biased(case) and {"bias-all", "bias-lora-only"} & set(case)  # bitsandbytes halves raised ones
-    return "amp-fp16-over-fp16" in case and bool(trains_biases)
+    return "amp-fp16-over-fp16" in case and _packed(case) and bool(trains_biases)
 
 
 def _bias_cast_in_inference(case: Case) -> bool:
@@ -83,7 +83,7 @@ REASONS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "the flash kernel takes no mask, which a sliding window needs": _flash_over_window,
     "the efficient kernel takes half precision in heads of a multiple of 8 only": _efficient_over_odd_heads,
     "the efficient kernel takes bf16 from Ampere on": _efficient_bf16_on_turing,
-    "GradScaler refuses to unscale fp16 gradients, here of biases": _scaled_half_gradients,
+    "GradScaler refuses to unscale fp16 gradients, here of biases that bitsandbytes halves": _scaled_half_gradients,
     "bitsandbytes cannot cast a bias to its input's dtype under inference_mode": _bias_cast_in_inference,
     "OSF decomposes torch.nn.Linear alone: over Conv1D there is nothing to train": _osf_over_conv1d,
     "--device cpu means fp32 or bf16 with eager attention": _not_of_the_cpu,

@@ -52,6 +52,9 @@ class AdaLora(OnLinears):
 
     def __post_init__(self) -> None:
         check_dropout("--lora-dropout", self.lora_dropout)
+        for flag, beta in (("--beta1", self.beta1), ("--beta2", self.beta2)):
+            if not 0 < beta < 1:
+                raise InvalidWorkload(f"{flag} must be above 0 and below 1, not {beta}")
         if self.tinit >= self.total_step - self.tfinal:
             raise InvalidWorkload(
                 f"--tinit {self.tinit} and --tfinal {self.tfinal} leave no step between them of --total-step "

@@ -184,13 +184,6 @@ class Method:
         """Whether a batch says of each row which task it belongs to."""
         return False
 
-    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
-        """Whether any of what it trains over a half-precision base is of half precision too.
-
-        base_raised: what is not packed was raised to fp32 beforehand; adapters_raised: peft raises adapters.
-        """
-        return not (adapters_raised if self.adds and not self.keeps_dtype else base_raised)
-
     def deeper(self, depth: int) -> int:
         """How many layers the model has, the pretrained one having `depth`."""
         return depth

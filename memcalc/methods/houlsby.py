@@ -60,9 +60,6 @@ class Houlsby(OnLinears):
         inside = (name for name in model.parameters if name.startswith(f"{model.layers}."))
         return frozenset(name for name in inside if name.rpartition(".")[0] not in linears)
 
-    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
-        return not adapters_raised or (self.train_norms and not base_raised)
-
     def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         h = w.linear(x)
         return behind(m, h, name, width(w.d_out, self.bottleneck, self.reduction_factor or _FACTOR), self.non_linearity)

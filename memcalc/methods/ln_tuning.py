@@ -56,9 +56,6 @@ class LnTuning(Method):
     def layers_alike(self) -> bool:
         return not names_a_layer(self.target)
 
-    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
-        return not base_raised
-
     def targets(self, model: Anatomy) -> frozenset[str]:
         wanted = self.target or self.default_targets(model.model_type)
         if ALL_LINEAR in wanted:

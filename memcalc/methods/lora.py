@@ -114,9 +114,6 @@ class Lora(OnLinears):
         plain = all(_PLAIN_NAME.fullmatch(item.rpartition("=")[0]) for item in self.rank_pattern)
         return plain and not one_by_one and not self.layers_to_transform
 
-    def trains_half(self, *, base_raised: bool, adapters_raised: bool) -> bool:
-        return not adapters_raised or (bool(self.modules_to_save) and not base_raised)
-
     @property
     def optimizer_maker(self) -> OptimizerMaker | None:
         return None if self.lr_ratio is None else plus.maker(self.lr_ratio)

@@ -39,7 +39,8 @@ def make_optimizer(model: nn.Module, workload: Workload, watch: Watch | None = N
     else:
         make = _make_of_method if workload.method.optimizer_maker else _make_of_loop
         optimizer = make(cls, model, workload, options)
-    check_trained(workload.optimizer, _as_seen(optimizer, model if by_trainer else None))
+    seen = _as_seen(optimizer, model if by_trainer else None)
+    check_trained(workload.optimizer, seen, scaled=workload.amp == "fp16", clipped=workload.unscales)
     if by_trainer and options.get("optim_bits") == 8:
         _spare_embeddings(model)
     if of_trainer and optimizer.state and workload.device == "cuda":

@@ -95,6 +95,12 @@ def test_a_schedule_without_steps_is_refused() -> None:
         estimated(tiny("llama", "adalora", total_step=1))
 
 
+@pytest.mark.parametrize("decay", ["beta1", "beta2"])
+def test_averages_that_peft_refuses_are_refused(decay: str) -> None:
+    with pytest.raises(InvalidWorkload, match=f"--{decay} must be above 0 and below 1, not 1"):
+        tiny("llama", "adalora", **{decay: 1})
+
+
 def test_loras_rank_in_its_config_means_nothing() -> None:
     config = {"peft_type": "ADALORA", "r": 8, "init_r": 6, "total_step": 50, "deltaT": 2}
     assert peft.method_of(config) == ("adalora", AdaLora(init_r=6, total_step=50, delta_t=2))

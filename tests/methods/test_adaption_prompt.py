@@ -23,8 +23,6 @@ def test_over_a_packed_base_they_are_fp32() -> None:
     w = tiny("llama", "adaption_prompt", quant="nf4", kbit_prepare="none", dtype="fp16", amp="fp16")
     recording = estimating.record(w)
     assert recording.checkpoint_bytes == 4 * recording.trainable_params
-    with pytest.raises(InvalidWorkload, match="GradScaler refuses to unscale fp16 gradients"):
-        tiny("llama", "adaption_prompt", dtype="fp16", amp="fp16")
 
 
 @pytest.mark.parametrize(

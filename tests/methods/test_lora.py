@@ -11,7 +11,7 @@ from memcalc.recording import Recording
 from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
 from tests.producers import estimated, traced
-from tests.tiny import tiny
+from tests.tiny import taken, tiny
 
 _HIDDEN: Final = 2048
 _WHOLE: Final = "lm_head,embed_tokens,wte,word_embeddings"
@@ -70,7 +70,6 @@ def test_its_stream_over_a_packed_base_is_traces(model_type: str, kbit_prepare: 
         ({"rank_pattern": "q_proj=0"}, "is above 0"),
         ({"rank_pattern": "(=2"}, "each item is PATTERN=NUMBER"),
         ({"alpha_pattern": {"q_proj": "much"}}, "--alpha-pattern 'q_proj=much'"),
-        ({"modules_to_save": "lm_head", "dtype": "fp16", "amp": "fp16"}, "GradScaler"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
@@ -87,6 +86,33 @@ def test_what_does_not_suit_the_model_is_refused_by_both(
 ) -> None:
     with pytest.raises(InvalidWorkload):
         producer(tiny("llama", "lora", **options))
+
+
+@pytest.mark.parametrize("producer", [estimated, traced])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("full", {}),
+        ("lora", {"modules_to_save": "lm_head"}),
+        ("lora", {"bias": "all"}),
+        ("lora", {"autocast_adapter_dtype": False, "loop": "plain", "clip": 1.0}),
+        ("lora", {"autocast_adapter_dtype": False, "loop": "plain", "optimizer": "sgd"}),
+        ("ln_tuning", {}),
+        ("adaption_prompt", {}),
+    ],
+    ids=str,
+)
+def test_half_gradients_that_a_scaler_must_unscale_are_refused(
+    producer: Callable[[Workload], Recording], method: str, options: dict[str, Any]
+) -> None:
+    w = tiny(taken("qwen2", method), method, **{"dtype": "fp16", "amp": "fp16", **options})
+    with pytest.raises(InvalidWorkload, match="GradScaler refuses to unscale fp16 gradients"):
+        producer(w)
+
+
+def test_a_fused_optimizer_unscales_half_gradients_itself() -> None:
+    options = {"optimizer": "adamw_torch_fused", "loop": "plain", "clip": "none"}
+    assert_alike(tiny("llama", "full", dtype="fp16", amp="fp16", **options))
 
 
 def test_a_copy_that_is_not_written_is_left_to_trace() -> None:

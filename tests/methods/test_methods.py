@@ -299,7 +299,6 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.restart(builder, "q_proj") is None
     assert base.layers_alike
     assert base.stack(base.deeper(3)) == [0, 1, 2]
-    assert base.trains_half(base_raised=False, adapters_raised=True)
     assert base.copy_of("q_proj", frozenset()) == ""
     assert base.default_targets("llama") == ()
     assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
