@@ -81,7 +81,10 @@ def _count_edges(roots: Sequence[Input | None]) -> None:
 
 
 def _hand_on(edges: Sequence[Input | None], outputs: list[Array | None], ready: Ready, ties: Iterator[int]) -> None:
-    """Give each gradient to the node at its edge; a node that has all of its gradients becomes ready."""
+    """Give each gradient to the node at its edge; a node that has all of its gradients becomes ready.
+
+    What was added to another one is alive until all are handed on.
+    """
     for position, edge in enumerate(edges):
         if edge is None:
             continue
@@ -90,6 +93,7 @@ def _hand_on(edges: Sequence[Input | None], outputs: list[Array | None], ready: 
         node.waiting -= 1
         if not node.waiting:
             heappush(ready, (-node.number, next(ties), node))
+    outputs.clear()
 
 
 def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: int) -> None:
@@ -98,7 +102,6 @@ def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: in
     In place if the buffered one is dense, no view (its base would be alive), and nobody else leans on its block.
     """
     gradient = outputs[position]
-    outputs[position] = None
     if gradient is None:
         return
     buffer = node.buffer
@@ -108,6 +111,7 @@ def _add(node: Node | Leaf, slot: int, outputs: list[Array | None], position: in
     if old is None:
         gradient.hold(1)
         buffer[slot] = gradient
+        outputs[position] = None
     elif (
         old.is_view or old.storage.held != 1 or old.storage is gradient.storage or not is_dense(old.shape, old.strides)
     ):

@@ -36,6 +36,10 @@ PROGRAMS: Final = {
     "a gradient seen through a view is not added into": _program(
         Step("scale", (0,)), Step("halves", (1, 1)), Step("silu", (1,)), Step("add", (2, 3))
     ),
+    "a gradient that was added lives until its node's others are handed on": _program(
+        Step("scale", (0,)), Step("scale", (0,)), Step("scale", (0,)), Step("mul", (1, 2)), Step("silu", (1,)),
+        Step("add", (2, 3)), Step("add", (4, 5)), Step("add", (7, 6)),
+    ),
     "a transposed gradient that is dense is added into": _program(
         Step("transpose", (0,)), Step("silu", (1,)), Step("square", (1,)), Step("add", (2, 3))
     ),
