@@ -22,7 +22,8 @@ class Mam(BesidePrefix):
     (He et al. 2021, arXiv:2110.04366, section 4.6).
 
     Trainable parameters, and all that is kept: those of both. The prefix is peft's, the adapters are our own; by
-    default they are as the adapters package has them.
+    default they are as the adapters package has them, but for its projection, which begins as wide as the hidden states
+    where peft's begins as wide as a layer's keys.
     """
 
     kind: ClassVar[Kind] = "adapter"

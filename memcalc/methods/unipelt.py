@@ -45,7 +45,9 @@ class Unipelt(BesidePrefix):
     Trainable parameters: those of all three, and d + 1 for each gate: one for each LoRA target, and two a layer, of its
     prefix and its adapter. Keeps for backward: what all three keep; for the gates each LoRA and adapter output once
     more, and the ungated prefix. The prefix is peft's, the rest is our own; by default they are as the adapters package
-    has them.
+    has them, but for two things: its projection begins as wide as the hidden states where peft's begins as wide as a
+    layer's keys, and in a fused layer it gives queries and values a LoRA and a gate each, where ours spans the layer as
+    peft's LoRA does.
     """
 
     kind: ClassVar[Kind] = "adapter"
