@@ -144,6 +144,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "PVERA": {"r": 8, "sample_at_inference": True, "save_projection": False},
     "DELORA": {"r": 4, "delora_lambda": 8, "module_dropout": 0.1},
     "SHIRA": {"r": 2, "random_seed": 5},
+    "GRALORA": {"r": 12, "gralora_k": 3, "hybrid_r": 2, "alpha": 8, "gralora_dropout": 0.1},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from memcalc.formats import promote
 from memcalc.tape.autocast import upper
 from memcalc.tape.layouts import Shape
-from memcalc.tape.tape import Array, Tensor, like, new, on_cuda, record, save, wants
+from memcalc.tape.tape import Array, Node, Tensor, like, new, on_cuda, record, save, wants
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
@@ -152,9 +152,10 @@ def added_in_place(x: Tensor, y: Tensor | None = None, *, scaled: bool = False) 
 def _changed_through_view(x: Tensor, inputs: Sequence[Tensor], backward: Callable[[Array], list[Array]]) -> Tensor:
     """x, a contiguous view of all of a block, after an op in place: what the op's own backward gives for x is copied.
 
-    Backward allocates: zeros, as the gradient of a view; the block's gradient; a copy of the zeros for the op.
-    Source: PyTorch 2.13, torch/csrc/autograd: functions/tensor.cpp, CopySlices; FunctionsManual.cpp,
-    as_strided_backward.
+    Backward allocates: zeros, as the gradient of a view; the block's gradient; a copy of the zeros for the op. Of a
+    view that was changed before, the zeros once: the block's history is one, the view's is made anew each time.
+    Source: PyTorch 2.13, torch/csrc/autograd: functions/tensor.cpp, CopySlices; variable.cpp, rebase_history;
+    FunctionsManual.cpp, as_strided_backward.
     """
 
     def of_block(g: Array) -> list[Array]:
@@ -162,10 +163,25 @@ def _changed_through_view(x: Tensor, inputs: Sequence[Tensor], backward: Callabl
         _copied, *others = backward(new(g.shape, g.dtype, "clone"))
         return [result, *others]
 
-    def of_view(g: Array) -> list[Array]:
+    block = [_block_of(x), *inputs[1:]]
+    return record(x.data, (record(x.data, block, of_block),), _OfView())
+
+
+class _OfView:
+    """Backward of seeing a changed block through a view again."""
+
+    __slots__ = ()
+
+    def __call__(self, g: Array) -> list[Array]:
         return [new(g.shape, g.dtype, "new_zeros")]
 
-    return record(x.data, (record(x.data, inputs, of_block),), of_view)
+
+def _block_of(x: Tensor) -> Tensor:
+    """The block as the last op in place left it, where x is a view of such a one; else x."""
+    node = x.node
+    if isinstance(node, Node) and isinstance(node.backward, _OfView) and node.inputs[0] is not None:
+        return Tensor(x.data, *node.inputs[0][:2])
+    return x
 
 
 def scaled_in_place(x: Tensor) -> Tensor:

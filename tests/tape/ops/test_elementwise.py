@@ -99,6 +99,12 @@ OPS: Final = {
         lambda b: (*_matrix(b), *_matrix(b)),
         layouts=_DENSE,
     ),
+    "added_in_place, twice through a view": Op(
+        lambda x, y: ops.added_in_place(ops.added_in_place(view(ops.scale(x), x.shape), y), y),
+        lambda x, y: (x * 2).view(x.shape).add_(y).add_(y),
+        lambda b: (*_matrix(b), *_matrix(b)),
+        layouts=_DENSE,
+    ),
     "added_in_place, of another dtype": Op(
         lambda x, y: ops.added_in_place(ops.scale(x), y), lambda x, y: (x * 2).add_(y), _two, dtypes=("", "fp32")
     ),
