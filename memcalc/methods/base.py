@@ -268,6 +268,9 @@ class Method:
         """
         yield ""
 
+    def made(self, m: "Builder") -> None:
+        """Let go of what was made for single modules and is not kept, now that all of them are given theirs."""
+
     def merge(self, m: "Builder", module: str) -> None:
         """Compute what the adapters of the target `module` (full name) add to its weight, in place.
 

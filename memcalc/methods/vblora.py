@@ -68,7 +68,7 @@ class VBLora(OnLinears):
         count, length = self.num_vectors, self.vector_length
         logits_a = m.adapter(name, "vblora_logits_A.default", (self.rank, w.d_in // length, count))
         logits_b = m.adapter(name, "vblora_logits_B.default", (w.d_out // length, self.rank, count))
-        bank = m.shared(name, "vblora_vector_bank.default", (count, length), made="remade")
+        bank = m.shared(name, "vblora_vector_bank.default", (count, length), remade=True)
         result = w.linear(x)
         a, b = self._matrices(m, logits_a, logits_b, bank)
         x_cast = cast(x, bank.dtype)

@@ -142,7 +142,7 @@ def _declare(family: Family, c: Config, method: Method, attention: attending.Att
         lookup=lookup,
     )
     registered = _registered(_declare_once(family, c, wrapped).declared_adapters, family, c.layers, run)
-    adapters = {name: one for name, one in registered if not one.shared or one.module(name) == common.first}
+    adapters = {name: one for name, one in registered if one.owner in ("", one.module(name))}
     trained, turns, blocks = method.trained(anatomy, targets), method.turns(anatomy), method.blocks(anatomy)
     return Architecture(base, adapters, lookup, sizes, targets, trained, common, turns, blocks)
 

@@ -227,6 +227,7 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     """
     added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
     _make(m, {name: adapter for name, adapter in added.items() if not adapter.late}, w)
+    w.method.made(m)
     for name, adapter in model.adapters.items():
         if adapter.of:
             if adapter.of not in m.parameters:
@@ -265,7 +266,7 @@ def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
 
 def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
     """Adapters in their base weight's dtype, module by module; what is shared may be made anew with each."""
-    remade = {name: adapter for name, adapter in added.items() if adapter.shared == "remade"}
+    remade = {name: adapter for name, adapter in added.items() if adapter.remade}
     modules: dict[str, dict[str, Adapter]] = {}
     for name, adapter in added.items():
         modules.setdefault(adapter.module(name), dict(remade))[name] = adapter

@@ -129,14 +129,18 @@ class Builder:
         return found
 
     def shared(
-        self, name: str, part: str, shape: Shape, kind: Kind | None = None, made: Literal["once", "remade"] = "once"
+        self, name: str, part: str, shape: Shape, kind: Kind | None = None, *, remade: bool = False, owner: str = ""
     ) -> Tensor:
-        """What all targets share, `name` being the target that asks: a parameter of the first one, or its buffer."""
-        if self.declaring and name != self.common.first:
+        """What targets share, `name` being the one that asks: a parameter of the owner, or its buffer.
+
+        owner: the target to which it belongs; by default the first one, and all share it.
+        """
+        owner = owner or self.common.first
+        if self.declaring and name != owner:
             return Tensor(new(shape, "fp32", part))
-        full = f"{self.common.first}.{part}"
+        full = f"{owner}.{part}"
         if self.declaring and full not in self.parameters:
-            self.declared_adapters[full] = Adapter(part, shape, kind, shared=made)
+            self.declared_adapters[full] = Adapter(part, shape, kind, owner=owner, remade=remade)
             self.parameters[full] = Tensor(new(shape, "fp32", full))
         return self.parameters[full]
 

@@ -23,7 +23,8 @@ class Adapter(NamedTuple):
     kind: Kind | None = None  # of what it is a copy of, or its own; "buffer": it never trains
     of: str = ""  # the full name of what it is a copy of; "": it is new
     dtype: str = ""  # of a buffer that keeps its own
-    shared: Literal["", "once", "remade"] = ""  # by all targets; made once, or anew with each of them
+    owner: str = ""  # of what several targets share: the one to which it belongs
+    remade: bool = False  # shared, and made anew with each target
     late: bool = False  # made on the host, in fp32, and moved when all else is there
     frozen: bool = False  # a parameter all the same: it is counted, and never trains
 

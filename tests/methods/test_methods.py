@@ -138,6 +138,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"rank": 3, "target": "all-linear", "bias": "delora_only"},
         "adapters as the base": {"autocast_adapter_dtype": False, "module_dropout": 0.1},
     },
+    "lily": {
+        "all-linear": {"rank": 3, "stride_a": 2, "num_b": 3, "target": "all-linear"},
+        "adapters as the base": {"autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

@@ -63,7 +63,10 @@ def test_what_it_changes_once_merged_is_what_peft_changes(method: str) -> None:
             torch.nn.init.normal_(x.data)
         merges = hasattr(model, "merge_and_unload")
         if merges:
-            model = model.merge_and_unload()
+            try:
+                model = model.merge_and_unload()
+            except NotImplementedError:  # Lily's updates depend on the input
+                merges = False
     assert w.method.merges == merges
     if merges or not added:
         after = dict(model.named_parameters())

@@ -29,6 +29,16 @@ def total_of_all(x: Tensor) -> Tensor:
     return record(new((), _exact(x), "sum"), (x,), backward)
 
 
+def average(x: Tensor, dim: int) -> Tensor:
+    """The mean over a dim, which is dropped. Saves: nothing. Backward allocates: one full block."""
+    full = x.shape
+
+    def backward(g: Array) -> list[Array]:
+        return [new(full, g.dtype, "div")]
+
+    return record(new((*full[:dim], *full[dim + 1 :]), x.dtype, "mean"), (x,), backward)
+
+
 def vector_norm(x: Tensor, dim: int | None) -> Tensor:
     """The 2-norm over a dim, which is dropped, or over all; in fp32 under autocast.
 

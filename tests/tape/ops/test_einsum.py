@@ -13,7 +13,16 @@ def _by_block(x: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     return torch.einsum("...rk,rkc->...rc", x, blocks)
 
 
+def _weighted(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("e,eio->io", weights, x)
+
+
 OPS: Final = {
+    "weighted": Op(ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf")),
+    "weighted, autocast": Op(
+        ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf"), amp="bf16",
+        over=("bf16", "fp32"),
+    ),
     "by_block": Op(
         ops.by_block, _by_block, lambda b: ((b, 5, 4, 8), (4, 8, 8)), layouts=(("contiguous", "leaf"),) * 2
     ),
