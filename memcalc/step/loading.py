@@ -240,7 +240,8 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
 
 
 def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
-    """cast_adapter_dtype: half adapters become fp32, one by one; what stood in a dict is a new parameter then.
+    """cast_adapter_dtype: half adapters become fp32, one by one; what stood in a dict is a new parameter then. Buffers
+    of a module stay as they are.
 
     A loop over one module's parameters holds them all until it ends, and the last one until the next loop.
     """
@@ -251,6 +252,8 @@ def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
         if adapter.late or m.parameters[name].dtype not in HALF:
             continue
         module = "" if adapter.part.endswith(".default") else name.rpartition(".")[0]
+        if module and adapter.kind == "buffer":
+            continue
         if module != looped:
             del held[:-1]
         if module and module != looped:

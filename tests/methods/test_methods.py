@@ -142,6 +142,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"rank": 3, "stride_a": 2, "num_b": 3, "target": "all-linear"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "glora": {
+        "vectors": {"config_a_b": "vector", "config_c": "vector", "config_d_e": "vector", "target": "all-linear"},
+        "numbers": {"config_a_b": "constant", "config_c": "none", "config_d_e": "none", "bias": "all"},
+        "adapters as the base": {"rank": 3, "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},
