@@ -146,6 +146,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "SHIRA": {"r": 2, "random_seed": 5},
     "GRALORA": {"r": 12, "gralora_k": 3, "hybrid_r": 2, "alpha": 8, "gralora_dropout": 0.1},
     "GLORA": {"r": 4, "config_A_B": "vector", "config_C": "none", "config_D_E": "constant"},
+    "PEANUT": {"r": 4, "depth": 2, "act_fn": "gelu", "scaling": 0.5},
     "LILY": {"r": 4, "stride_A": 2, "num_B": 3, "scaling": 0.5},
 }  # fmt: skip
 

@@ -147,6 +147,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "numbers": {"config_a_b": "constant", "config_c": "none", "config_d_e": "none", "bias": "all"},
         "adapters as the base": {"rank": 3, "autocast_adapter_dtype": False},
     },
+    "peanut": {
+        "deep": {"rank": 3, "depth": 2, "target": "all-linear"},
+        "adapters as the base": {"depth": 1, "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},
