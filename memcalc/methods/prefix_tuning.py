@@ -64,13 +64,12 @@ class PrefixTuning(Method):
         return False
 
     def feed(self, m: "Builder", batch: "Batch", model: "Callable[[Batch], Output]") -> "Output":
-        heads = _heads(m)
-        windows = m.sizes.windows if m.sizes.model_type in _KEEPS_WINDOWS else ()
+        heads = heads_of(m)
 
         def encoder(numbers: Array) -> Tensor:
             return m.call("prompt_encoder.default", self._encode, numbers, heads * m.sizes.head_dim)
 
-        return behind_prefix(m, batch, model, self.virtual_tokens, encoder, heads, windows)
+        return behind_prefix(m, batch, model, self.virtual_tokens, encoder, heads, windows_of(m))
 
     def _encode(self, m: "Builder", numbers: Array, width: int) -> Tensor:
         """PrefixEncoder, or in use its stored answer: (b, v) -> (b, v, 2 * layers * width)."""
@@ -87,7 +86,7 @@ class PrefixTuning(Method):
 
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         """peft saves the prefix, and nothing of what makes it."""
-        prefix = 4 * self.virtual_tokens * 2 * m.layer_count * _heads(m) * m.sizes.head_dim
+        prefix = 4 * self.virtual_tokens * 2 * m.layer_count * heads_of(m) * m.sizes.head_dim
         return prefix if name.endswith(".embedding.weight") else 0
 
     def peft_config(self) -> dict[str, Any]:
@@ -99,8 +98,14 @@ class PrefixTuning(Method):
         }
 
 
-def _heads(m: "Builder") -> int:
+def heads_of(m: "Builder") -> int:
+    """How many heads the prefix has."""
     return m.sizes.heads if m.sizes.model_type in _UNGROUPED else m.sizes.kv_heads
+
+
+def windows_of(m: "Builder") -> tuple[int, ...]:
+    """How many of its positions each layer keeps; empty: all."""
+    return m.sizes.windows if m.sizes.model_type in _KEEPS_WINDOWS else ()
 
 
 METHOD = PrefixTuning

@@ -93,8 +93,11 @@ def pack(module: Any, weight: torch.Tensor, device: str) -> None:
 
 
 def quantization_state(module: torch.nn.Module) -> list[torch.Tensor]:
-    """The tensors beside a packed weight: absmax, map, offset and those of the nested state; a row's scale."""
-    weight = getattr(module, "weight", None)
+    """The tensors beside a packed weight: absmax, map, offset and those of the nested state; a row's scale.
+
+    Of a module's own weight: a property of that name may make one (peft's CartridgeEncoder).
+    """
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
     state = getattr(weight, "quant_state", None)
     scales = getattr(weight, "SCB", None)
     found: list[torch.Tensor] = [scales] if isinstance(scales, torch.Tensor) else []

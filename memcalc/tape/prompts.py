@@ -59,12 +59,15 @@ def behind_prefix(
     encoder: Encoder,
     heads: int,
     windows: tuple[int, ...],
+    before: Callable[[], object] = lambda: None,
 ) -> Output:
     """The model's forward with `tokens` positions in its cache: their keys and values, of so many `heads`, a layer.
 
-    `windows`: as the cache keeps them. Here the encoder answers (b, v, 2 * layers * heads * head_dim).
+    `windows`: as the cache keeps them. Here the encoder answers (b, v, 2 * layers * heads * head_dim). `before`: what
+    is computed and dropped when it is asked where its weight is.
     """
     mask, _ones = longer_mask(batch, tokens)
+    before()
     cache = prefix_of(m, batch.ids.shape[0], tokens, encoder, heads, windows)
     return model(replace(batch, mask=mask, cache=cache))
 

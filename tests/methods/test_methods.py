@@ -35,6 +35,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "adaption_prompt": {"the last one": {"adapter_layers": 1, "adapter_len": 3}, "over fp32": {"dtype": "fp32"}},
     "p_tuning": {"a narrow MLP": {"encoder_hidden_size": 24, "virtual_tokens": 3}, "over fp32": {"dtype": "fp32"}},
     "p_tuning_v2": {"one token": {"virtual_tokens": 1}},
+    "cartridge": {"none frozen": {"num_frozen_tokens": 0}, "over fp32": {"dtype": "fp32", "virtual_tokens": 3}},
     "lora": {
         "all-linear": {"target": "all-linear", "rank": 3},
         "rank-stabilized": {"use_rslora": True},
