@@ -134,10 +134,7 @@ def _check_mode(w: "Workload") -> None:
 def check_method(w: "Workload") -> None:
     """Refuse what the method does not take."""
     if w.checkpointing and not w.method.takes_checkpointing:
-        raise InvalidWorkload(
-            f"--checkpointing cannot go with --method {w.method_name}: peft refuses it, since layers that are run "
-            "again would lengthen the cache that holds its keys and values"
-        )
+        raise InvalidWorkload(f"--checkpointing cannot go with --method {w.method_name}: {w.method.not_checkpointed}")
     if w.loss != "nll" and w.method.holds_forward:
         raise InvalidWorkload(
             f"--loss {w.loss} cannot go with --method {w.method_name}: it replaces the model's forward, which the "

@@ -113,6 +113,9 @@ class Method:
     kind: ClassVar[Kind] = "selective"
     own_targets: ClassVar[frozenset[str]] = frozenset()  # names of modules that peft's config says where none is asked
     merges: ClassVar[bool] = False  # whether what it adds can be folded into the base's own weights
+    not_checkpointed: ClassVar[str] = (  # why, where it does not take checkpointing
+        "peft refuses it, since layers that are run again would lengthen the cache that holds its keys and values"
+    )
 
     @property
     def layers_alike(self) -> bool:

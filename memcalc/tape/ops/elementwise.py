@@ -317,6 +317,32 @@ def at_least(x: Tensor) -> Tensor:
     return record(like(x.data, "clamp"), (x,), backward)
 
 
+def within(x: Tensor) -> Tensor:
+    """torch.clamp to a least and a largest number. Saves: x. Backward allocates: a zero, two masks, the gradient."""
+    kept = save(x.data) if wants(x) else None
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        zero = new((), g.dtype, "scalar_tensor")
+        above, below = like(held, "ge", "bool"), like(held, "le", "bool")  # one expression
+        gradient = _combine(above, g, "where", g.dtype)
+        del zero, above, below, held
+        return [gradient]
+
+    return record(like(x.data, "clamp"), (x,), backward)
+
+
+def log(x: Tensor) -> Tensor:
+    """ln(x); in fp32 under autocast. Saves: x. Backward allocates: one block."""
+    return _saving_input(upper(x), "log", lambda g, held: _combine(g, held, "div"))
+
+
+def log1p(x: Tensor) -> Tensor:
+    """ln(1 + x); in fp32 under autocast. Saves: x. Backward allocates: 1 + x, the gradient."""
+    return _saving_input(upper(x), "log1p", lambda g, held: _combine(g, like(held, "add"), "div"))
+
+
 def cos(x: Tensor) -> Tensor:
     """Saves: x. Backward allocates: the sine, its negative, the product with the gradient."""
     kept = save(x.data) if wants(x) else None

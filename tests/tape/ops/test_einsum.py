@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from memcalc.tape.ops import einsum as ops
+from memcalc.tape.tape import Tensor
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -17,12 +18,32 @@ def _weighted(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.einsum("e,eio->io", weights, x)
 
 
+def _of_mixture(x: Tensor, y: Tensor) -> Tensor:
+    return ops.contracted(x, y, "bqs,qsdr->bqdr")
+
+
+def _of_mixture_in_torch(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("bqs,qsdr->bqdr", x, y)
+
+
 OPS: Final = {
     "weighted": Op(ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf")),
     "weighted, autocast": Op(
         ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf"), amp="bf16",
         over=("bf16", "fp32"),
     ),
+    **{
+        f"contracted, {q} of {s}, autocast {amp}": Op(
+            _of_mixture,
+            _of_mixture_in_torch,
+            lambda b, q=q, s=s: ((b, q, s), (q, s, 6, 4)),
+            layouts=(("contiguous", "leaf"),) * 2,
+            amp=amp,
+            over=("bf16", "fp32"),
+        )
+        for q, s in ((1, 4), (2, 4), (2, 1), (1, 1))
+        for amp in ("none", "bf16")
+    },
     "by_block": Op(
         ops.by_block, _by_block, lambda b: ((b, 5, 4, 8), (4, 8, 8)), layouts=(("contiguous", "leaf"),) * 2
     ),
