@@ -64,6 +64,9 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
             stack.enter_context(_every_rank_kept())
         if peft_type == "DELORA":
             stack.enter_context(mock.patch("peft.tuners.delora.layer.DeloraLayer.reset_delora_parameters", _with_norms))
+        if peft_type == "SUPERTUNING":
+            move = "peft.tuners.supertuning.layer.SupertuningLayer._move_adapter_to_device_of_base_layer"
+            stack.enter_context(mock.patch(move, _cast_where_it_is))
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -188,6 +191,18 @@ def _with_norms(self: Any, adapter: str, *args: Any) -> None:
     """
     with torch.no_grad():
         self.delora_w_norm[adapter] = torch.norm(self.get_base_layer().weight.data, dim=0)
+
+
+def _cast_where_it_is(self: Any, adapter: str, device: Any = None) -> None:
+    """What a layer makes on the device becomes of its weight's dtype: peft leaves what is on meta as it is.
+
+    Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer.
+    """
+    dtype = self.get_base_layer().weight.dtype
+    for name in self.adapter_layer_names:
+        layers = getattr(self, name)
+        if adapter in layers:
+            layers[adapter] = layers[adapter].to(dtype)
 
 
 @contextlib.contextmanager

@@ -119,6 +119,11 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"rank": 2, "target": "all-linear"},
         "adapters as the base": {"rank": 3, "autocast_adapter_dtype": False},
     },
+    "supertuning": {
+        "all-linear": {"sparsity": 0.5, "target": "all-linear"},
+        "with LoRA, as the base": {"rank": 3, "autocast_adapter_dtype": False},
+        "without its places": {"rank": 2, "save_precomputed_indices": False},
+    },
     "hira": {
         "all-linear": {"rank": 3, "target": "all-linear", "hira_dropout": 0.1},
         "adapters as the base": {"autocast_adapter_dtype": False},

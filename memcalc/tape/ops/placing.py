@@ -50,6 +50,24 @@ def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
     return record(out, (x, rows), backward)
 
 
+def added_at(x: Tensor, values: Tensor, index: Array) -> Tensor:
+    """torch.scatter_add on vectors: a copy of x, which needs no gradient, with `values` (k,) added at `index` (k,).
+
+    Allocates: the output. Saves: the index. Backward allocates: what is read there.
+    """
+    kept = save(index) if wants(values) else None
+    shape = values.shape
+
+    def backward(g: Array) -> list[Array | None]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(shape, g.dtype, "gather")
+        del held
+        return [None, gradient]
+
+    return record(like(x.data, "scatter_add"), (x, values), backward)
+
+
 def rows_of(x: Tensor, index: Array) -> Tensor:
     """torch.index_select: the entries of the first dim at `index` (k,).
 

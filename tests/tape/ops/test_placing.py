@@ -41,6 +41,13 @@ OPS: Final = {
         layouts=("contiguous", "leaf"),
         views=False,
     ),
+    "added_at": Op(
+        lambda values, index: ops.added_at(Tensor(new((40,), values.dtype, "empty")), values, index),
+        lambda values, index: torch.empty(40, dtype=values.dtype, device="meta").scatter_add(0, index, values),
+        lambda b: ((b + 4,),),
+        lambda b: (((b + 4,), "int64"),),
+        layouts=("contiguous", "leaf"),
+    ),
     "rows_replaced": Op(
         lambda rows, index: ops.rows_replaced(_table(rows), rows, index),
         lambda rows, index: torch.empty(9, 8, dtype=rows.dtype, device="meta").index_copy(0, index, rows),
