@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, names_a_layer, refuse_conv1d, target_option
 from memcalc.options import option
-from memcalc.tape.ops.einsum import weighted
+from memcalc.tape.ops.einsum import contracted
 from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.linear import linear, matmul
 from memcalc.tape.ops.loss import softmax
@@ -83,7 +83,7 @@ class Lily(OnLinears):
         logits = linear(hidden, router)
         probabilities = softmax(logits)
         of_experts = average(reshape(probabilities, (x.shape[0] * x.shape[1], self.num_b)), 0)
-        combined = weighted(of_experts, b)
+        combined = contracted(of_experts, b, "e,eio->io")
         delta = matmul(hidden, combined)
         return add(result, cast(scale(delta), result.dtype))
 

@@ -156,6 +156,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "peanut": {
         "deep": {"rank": 3, "depth": 2, "target": "all-linear"},
         "adapters as the base": {"depth": 1, "autocast_adapter_dtype": False},
+    },
     "poly": {
         "all-linear": {"target": "all-linear", "rank": 3, "n_tasks": 5, "n_splits": 2},
         "adapters as the base": {"n_skills": 1, "autocast_adapter_dtype": False},

@@ -13,16 +13,6 @@ from memcalc.tape.ops.views import reshape, view
 from memcalc.tape.tape import Tensor
 
 
-def weighted(weights: Tensor, x: Tensor) -> Tensor:
-    """einsum("e,eio->io"): a weighted sum over the first dim, of more than one entry.
-
-    Shapes: (e,) with (e, i, o) -> (i, o).
-    """
-    count, rows, columns = x.shape
-    left, right = view(weights, (1, 1, count)), view(x, (1, count, rows * columns))
-    return view(bmm(left, right), (rows, columns))
-
-
 def contracted(x: Tensor, y: Tensor, equation: str) -> Tensor:
     """einsum over two tensors that sums over one letter, which both have: its letters come last.
 

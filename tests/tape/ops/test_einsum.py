@@ -14,7 +14,11 @@ def _by_block(x: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     return torch.einsum("...rk,rkc->...rc", x, blocks)
 
 
-def _weighted(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _weighted(weights: Tensor, x: Tensor) -> Tensor:
+    return ops.contracted(weights, x, "e,eio->io")
+
+
+def _weighted_in_torch(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.einsum("e,eio->io", weights, x)
 
 
@@ -27,9 +31,9 @@ def _of_mixture_in_torch(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 OPS: Final = {
-    "weighted": Op(ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf")),
+    "weighted": Op(_weighted, _weighted_in_torch, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf")),
     "weighted, autocast": Op(
-        ops.weighted, _weighted, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf"), amp="bf16",
+        _weighted, _weighted_in_torch, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf"), amp="bf16",
         over=("bf16", "fp32"),
     ),
     **{
