@@ -80,6 +80,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
     models: tuple[str, ...] = tuple(MODELS)
     fused: int = 0  # how many adapters; 0: one, which trains
+    regularization: bool = True  # whether the fusion's values are kept near the identity
 
 
 _FACTORS: list[dict[str, Any]] = [{}, *({"reduction_factor": factor} for factor in (2, 7, 0.5, 100))]
@@ -93,6 +94,7 @@ CASES: list[Case] = [
         {"drop_layers": 2, "reduction_factor": 3},
     ),
     *(Case("SeqBnConfig", {}, "adapter_fusion", {"adapters": number}, fused=number) for number in (2, 3, 8)),
+    Case("SeqBnConfig", {}, "adapter_fusion", {"adapters": 3}, fused=3, regularization=False),
     Case("SeqBnConfig", {"reduction_factor": 7}, "adapter_fusion", {"adapters": 2, "reduction_factor": 7}, fused=2),
     Case("PrefixTuningConfig", {}, "prefix_tuning", {"virtual_tokens": 30, "encoder_hidden_size": 512}, _LLAMAS),
     Case(
@@ -142,7 +144,7 @@ def _measured(case: Case, name: str) -> dict[str, Any]:
         model.add_adapter(adapter, config=_config(adapters, case))
     if case.fused:
         fuse = adapters.composition.Fuse(*names)
-        model.add_adapter_fusion(fuse)
+        model.add_adapter_fusion(fuse, adapters.DynamicAdapterFusionConfig(regularization=case.regularization))
         model.train_adapter_fusion(fuse)
     else:
         model.train_adapter(names[0])
@@ -151,7 +153,7 @@ def _measured(case: Case, name: str) -> dict[str, Any]:
     return {
         "model": name,
         "config": case.config,
-        "changes": case.changes,
+        "changes": case.changes | ({} if case.regularization else {"regularization": False}),
         "method": case.method,
         "options": case.options,
         "trained": _shapes(parameter for parameter in added if parameter.requires_grad),
