@@ -62,6 +62,7 @@ def record(w: Workload) -> Recording:
         versions=MODELLED_VERSIONS,
         warnings=(
             *((NO_OUTLIERS,) if w.quant == "int8" else ()),
+            *((w.method.left_out,) if w.method.left_out and w.training else ()),
             *(about_managed_memory(w.optimizer, _managed_bytes(loaded, w)) if w.training else ()),
         ),
     )

@@ -29,10 +29,12 @@ from memcalc.kernels.quantized import (
     int8_dequant_scratch,
     int8_quant_scratch,
 )
+from memcalc.kernels.recurrent import CUDNN_SPACES_LEFT_OUT, cudnn_rnn_weights
 from memcalc.kernels.reductions import embedding_backward_scratch, foreach_norm_scratch
 from memcalc.kernels.sparse import sparse_add_scratch, sparse_mask_scratch
 
 __all__ = [
+    "CUDNN_SPACES_LEFT_OUT",
     "INT8_THRESHOLD",
     "NO_OUTLIERS",
     "Gpu",
@@ -41,6 +43,7 @@ __all__ = [
     "cublas_workspace",
     "cudnn_backward_scratch",
     "cudnn_lse_shape",
+    "cudnn_rnn_weights",
     "cudnn_seed_bytes",
     "efficient_backward_scratch",
     "efficient_forward_scratch",

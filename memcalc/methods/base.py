@@ -171,6 +171,14 @@ class Method:
         return False
 
     @property
+    def left_out(self) -> str:
+        """What it needs on a card in training that no tier knows, in a line for the footprint's warnings; "": nothing.
+
+        trace says the same of the real modules.
+        """
+        return ""
+
+    @property
     def takes_checkpointing(self) -> bool:
         """Whether layers may be checkpointed."""
         return True

@@ -13,6 +13,7 @@ from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.recurrent import lstm, lstm_parts
 from memcalc.tape.ops.views import cat, cut, split, unbind, view
 from memcalc.tape.prelude import Batch, Cache, Output
 from memcalc.tape.tape import Array, Storage, Tensor, new, on_cuda, tape
@@ -121,5 +122,17 @@ def made_linear(m: "Builder", x: Tensor, name: str, d_out: int) -> Tensor:
     outer, tape.scope = tape.scope, f"{m.path}.{name}"
     weight = made_parameter(m, f"{name}.weight", (d_out, x.shape[-1]), "linear")
     out = linear(x, weight, made_parameter(m, f"{name}.bias", (d_out,), "bias"))
+    tape.scope = outer
+    return out
+
+
+def made_lstm(m: "Builder", x: Tensor, name: str, hidden: int, layers: int) -> Tensor:
+    """A bidirectional LSTM of the encoder under way: (b, v, d_in) -> (b, v, 2 * hidden)."""
+    outer, tape.scope = tape.scope, f"{m.path}.{name}"
+    weights = [
+        made_parameter(m, f"{name}.{part}", shape, "bias" if part.startswith("bias") else None)
+        for part, shape in lstm_parts(x.shape[-1], hidden, layers, 2)
+    ]
+    out = lstm(x, weights, 2)
     tape.scope = outer
     return out

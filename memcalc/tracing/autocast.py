@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from memcalc.tracing import recurrent
 from memcalc.tracing.place import Place
 from memcalc.tracing.private_api import AUTOCAST_KEY, KeySwitch, below_key, fallback_to_next
 
@@ -120,6 +121,19 @@ def _norm(op: Any, args: Any, kwargs: Any) -> Any:
     return with_dtype(*args, **kwargs, dtype=torch.float32)
 
 
+def _recurrent(op: Any, args: Any, kwargs: Any) -> Any:
+    """fp16, whatever autocast's dtype; weights are copied into a block of their own, and that is not kept.
+
+    Source: aten/src/ATen/cudnn/AutocastRNN.cpp, _cudnn_rnn_cast_reflatten.
+    """
+    x, weights, each, block, hx, cx, *rest = args
+    if _eligible(weights[0]) and weights[0].dtype != torch.float16:
+        with nullcontext() if state.place is None else state.place.category("workspace"):
+            block, weights = recurrent.in_half(weights, recurrent.weight_count(x, rest))
+    x, hx, cx = (_cast(one, torch.float16) for one in (x, hx, cx))
+    return op(x, weights, each, block, hx, cx, *rest, **kwargs)
+
+
 _POLICIES = {"lower": _lower, "fp32": _fp32, "fp32_set_opt_dtype": _fp32_set_opt_dtype, "promote": _promote}
 
 
@@ -143,6 +157,8 @@ def register() -> tuple[torch.library.Library, ...]:
     for overload in ("Scalar", "ScalarOpt_dim"):
         op = getattr(torch.ops.aten.norm, overload)
         library.impl(op, _kernel(_norm, op), AUTOCAST_KEY)
+    rnn = torch.ops.aten._cudnn_rnn.default
+    library.impl(rnn, _kernel(_recurrent, rnn), AUTOCAST_KEY)
     return library, fallback_to_next(AUTOCAST_KEY)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from memcalc import kernels
 from memcalc.optimizers import OPTIMIZERS
-from memcalc.tracing import attention, autocast_switch, flash_library, standins
+from memcalc.tracing import attention, autocast_switch, flash_library, recurrent, standins
 from memcalc.tracing.on_meta import HostIsMeta
 from memcalc.tracing.place import Place
 from memcalc.workload import Workload
@@ -33,9 +33,12 @@ def like_cpu(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def like_cuda(place: Place, chooser: attention.Chooser) -> Iterator[None]:
-    """Inside a `with` block: as like_cpu, and CUDA's composites, attention kernels and foreach optimizers."""
+    """Inside a `with` block: as like_cpu, and CUDA's composites, attention kernels and foreach optimizers; recurrent
+    layers are cuDNN's.
+    """
     with like_cpu(place), contextlib.ExitStack() as stack:
         stack.enter_context(standins.installed(attention.composites(chooser)))
+        _patch(stack, {"torch.nn.RNNBase.flatten_parameters": recurrent.flatten_parameters})
         _patch(stack, {f"{module}.{_FOREACH}": lambda: ["cuda", "meta"] for module in _ASKED_IN})
         yield
 

@@ -24,7 +24,7 @@ from memcalc.realize import describing, versions
 from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
-from memcalc.tracing import attention, likeness, private_api
+from memcalc.tracing import attention, likeness, private_api, recurrent
 from memcalc.tracing.on_meta import cuda_is_meta
 from memcalc.tracing.place import Place
 from memcalc.tracing.step_tracer import StepTracer
@@ -128,7 +128,10 @@ class TracedStep:
             checkpoint_bytes=0,
             attention_kernel="+".join(self._chooser.taken),
             versions=versions.installed(),
-            warnings=about_managed_memory("the optimizer", sum(map(managed_bytes, self._optimizers.values()))),
+            warnings=(
+                *recurrent.left_out(self._models.values()),
+                *about_managed_memory("the optimizer", sum(map(managed_bytes, self._optimizers.values()))),
+            ),
         )
         seconds = time.perf_counter() - self._started
         footprint = footprint_of(self._step, recording, "trace", top=self._top, seconds=seconds)

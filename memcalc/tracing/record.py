@@ -19,7 +19,7 @@ from memcalc.realize.loading import Unloaded, build_base, load
 from memcalc.realize.optimizer import managed_bytes
 from memcalc.recording import Recording, footprint_of
 from memcalc.timeline import Timeline
-from memcalc.tracing import attention, likeness, private_api
+from memcalc.tracing import attention, likeness, private_api, recurrent
 from memcalc.tracing.failing import one_line_errors
 from memcalc.tracing.marks import Marks, Progress, silent
 from memcalc.tracing.place import Place
@@ -27,9 +27,6 @@ from memcalc.tracing.refusing import refuse
 from memcalc.tracing.tracer import Tracer
 from memcalc.workload import Workload
 
-_NO_CUDNN = (
-    "a recurrent layer runs in cuDNN on a GPU: trace follows PyTorch's own kernels, and what cuDNN keeps is not in it"
-)
 _PINNED = {"sdpa-flash": "flash", "efficient": "efficient", "cudnn": "cudnn", "math": "math"}
 
 
@@ -90,7 +87,7 @@ def record(
             versions=versions.installed(),
             warnings=(
                 *((kernels.NO_OUTLIERS,) if workload.quant == "int8" else ()),
-                *((_NO_CUDNN,) if cuda and any(isinstance(one, nn.RNNBase) for one in model.modules()) else ()),
+                *(recurrent.left_out([model]) if cuda else ()),
                 *about_managed_memory(workload.optimizer, managed),
             ),
         )

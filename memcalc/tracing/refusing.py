@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memcalc.errors import InvalidWorkload, NotModelled
+from memcalc.methods.p_tuning import LSTM_ON_CPU
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.workload import Workload
 
@@ -40,6 +41,8 @@ def refuse(w: Workload, *, real: bool = False) -> None:
         raise NotModelled(f"trace knows the allocators of cuda and cpu: use profile on a machine with {w.device}")
     if w.device == "cpu":
         _refuse_on_cpu(w)
+    if w.device == "cpu" and w.training and config.get("encoder_reparameterization_type") == "LSTM" and not real:
+        raise NotModelled(LSTM_ON_CPU)
     if w.device == "cpu" and peft_type in _WITH_KERNELS_OF_THEIR_OWN and not real:
         why = _WITH_KERNELS_OF_THEIR_OWN[peft_type]
         raise NotModelled(f"trace knows CUDA's kernels only for {peft_type}, which {why}; {_WAY_OUT}")

@@ -13,6 +13,7 @@ import torch
 
 from memcalc import kernels
 from memcalc.kernels import Gpu, Scratch
+from memcalc.tracing import recurrent
 from memcalc.tracing.attention_math import safe_softmax_scratch
 from memcalc.tracing.attention_scratch import DTYPE_NAMES, attention_scratch
 from memcalc.tracing.flash_operators import flash_attn_scratch
@@ -50,6 +51,7 @@ _OURS: dict[Any, Callable[..., Any]] = {
     aten.softmax.int: softmax,
     aten.log_softmax.int: log_softmax,
     aten.dropout.default: dropout,
+    **recurrent.composites(),
 }
 
 
@@ -105,6 +107,8 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found[aten._scaled_dot_product_cudnn_attention.default] = StandIn(run=_cudnn_attention)
+        found[aten._cudnn_rnn.default] = StandIn(opened=recurrent.forward)
+        found[aten._cudnn_rnn_backward.default] = StandIn(opened=recurrent.backward)
         for scratches in (attention_scratch(gpu), flash_attn_scratch(gpu)):
             found.update({op: StandIn(scratch) for op, scratch in scratches.items()})
         if hasattr(torch.ops.bitsandbytes, "gemm_4bit"):

@@ -1,16 +1,23 @@
 """P-tuning: what trains, what is saved, cuDNN's LSTM, and its stream."""
 
+from collections.abc import Callable
+from typing import Any, Final
+
 import pytest
 
 from memcalc import estimating
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.importers import peft
+from memcalc.kernels import CUDNN_SPACES_LEFT_OUT
 from memcalc.methods.p_tuning import PTuning
+from memcalc.recording import Recording
+from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
-from tests.producers import traced
+from tests.producers import estimated, traced
 from tests.tiny import tiny
 
 HIDDEN = 64  # of tests/tiny.py
+LSTM: Final[dict[str, Any]] = {"encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 8}
 
 
 def test_what_makes_the_virtual_tokens_trains_and_they_alone_are_saved() -> None:
@@ -26,15 +33,36 @@ def test_in_use_the_saved_tokens_are_there_without_what_made_them() -> None:
         assert_alike(w)
 
 
-def test_cudnns_lstm_is_not_written_and_trace_says_that_it_runs_another() -> None:
-    w = tiny("llama", "p_tuning", virtual_tokens=3, encoder_reparameterization_type="LSTM", encoder_hidden_size=8)
-    with pytest.raises(NotModelled, match="what cuDNN's LSTM allocates is not known"):
-        estimating.record(w)
-    recording = traced(w)
-    layers = 2 * 4 * 8 * (HIDDEN + 8 + 2) + 2 * 4 * 8 * (2 * 8 + 8 + 2)
-    assert recording.trainable_params == HIDDEN * 3 + layers + (16 + 1) * 16 + (16 + 1) * HIDDEN
-    assert any("cuDNN" in warning for warning in recording.warnings)
-    assert not traced(tiny("llama", "p_tuning")).warnings
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_lstm_runs_both_ways_and_an_mlp_follows(layers: int) -> None:
+    w = tiny("llama", "p_tuning", virtual_tokens=3, **LSTM, encoder_num_layers=layers)
+    first, others = 2 * 4 * 8 * (HIDDEN + 8 + 2), 2 * 4 * 8 * (2 * 8 + 8 + 2)
+    mlp = (2 * 8 + 1) * 2 * 8 + (2 * 8 + 1) * HIDDEN
+    recording = estimating.record(w)
+    assert recording.trainable_params == HIDDEN * 3 + first + (layers - 1) * others + mlp
+    assert recording.checkpoint_bytes == 4 * HIDDEN * 3
+
+
+def test_the_lstms_weights_are_one_block_and_so_are_their_gradients() -> None:
+    timeline = estimating.record(tiny("llama", "p_tuning", **LSTM)).timeline
+    whole = 4 * 2 * 4 * 8 * ((HIDDEN + 8 + 2) + (2 * 8 + 8 + 2))
+    ends = [timeline.marks[at + 1].at for at, mark in enumerate(timeline.marks) if mark.name in ("load", "backward")]
+    for count, end in enumerate(ends, 1):
+        assert [timeline.nbytes[row] for row in timeline.alive_at(end)].count(whole) == count
+
+
+def test_what_cudnn_keeps_for_itself_is_said_to_be_left_out() -> None:
+    w = tiny("llama", "p_tuning", **LSTM)
+    assert estimating.record(w).warnings == traced(w).warnings == (CUDNN_SPACES_LEFT_OUT,)
+    for other in ({}, {"mode": "inference", **LSTM}):
+        w = tiny("llama", "p_tuning", **other)
+        assert estimating.record(w).warnings == traced(w).warnings == ()
+
+
+@pytest.mark.parametrize("producer", [estimated, traced])
+def test_on_the_cpu_the_lstm_is_onednns(producer: Callable[[Workload], Recording]) -> None:
+    with pytest.raises(NotModelled, match="LSTM cannot go with --device cpu"):
+        producer(tiny("llama", "p_tuning", device="cpu", dtype="fp32", **LSTM))
 
 
 def test_a_dropout_of_all_is_refused() -> None:
@@ -67,3 +95,19 @@ def test_what_peft_saves_of_it_is_read_as_ours() -> None:
 )
 def test_its_stream_is_traces(model_type: str, options: dict[str, object]) -> None:
     assert_alike(tiny(model_type, "p_tuning", **options))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": "none"},
+        {"checkpointing": True, "grad_accum": 2, "encoder_num_layers": 1},
+        {"checkpointing": True, "reentrant": True, "dtype": "fp32", "amp": "bf16"},
+        {"dtype": "fp32", "amp": "fp16", "loop": "plain", "encoder_num_layers": 3, "encoder_dropout": 0.1},
+        {"quant": "nf4", "zero_grad": "zero"},
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_the_lstms_stream_is_traces(model_type: str, options: dict[str, object]) -> None:
+    assert_alike(tiny(model_type, "p_tuning", **{**LSTM, **options}))

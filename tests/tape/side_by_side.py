@@ -271,6 +271,8 @@ def on_torch(op: Op, case: Case) -> Seen:
     watching = Tracer(Timeline(), Place(), GPU)
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.numel():  # cuDNN's reserve, which is left out
+            return tensor
         watching._follow(tensor, "tensor")  # an index that was a list: saved before any dispatch
         stored = tensor._values() if tensor.is_sparse else tensor
         block = watching._blocks[stored.untyped_storage()._cdata]

@@ -65,6 +65,16 @@ def test_a_step_of_any_method_computes_what_torch_counts(method: str) -> None:
     assert arithmetic(w) == _real(w)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_an_lstm_computes_what_torchs_own_does() -> None:
+    """It spares the gradients of the states that it begins with, of two layers both ways: cuDNN computes them."""
+    encoder = {"encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 8}
+    w = tiny("llama", "p_tuning", attention="eager", config_changes=_SMALL, **encoder)
+    with torch.backends.mkldnn.flags(enabled=False):
+        forward, backward = _real(w)
+    assert arithmetic(w) == (forward, backward + 2 * 2 * (4 * 8 * 8))
+
+
 @pytest.mark.parametrize("model_type", ["bloom", "gpt2"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_what_checkpointing_computes_again_is_backwards(model_type: str, reentrant: bool) -> None:

@@ -11,7 +11,17 @@ from memcalc.kernels import Gpu
 from memcalc.profiling.card import Card
 from memcalc.profiling.device import Device
 from memcalc.profiling.facts import Facts, Unmeasurable
-from memcalc.profiling.kernels import attention, choosing, plain, process, quantized, reductions, sparse, varlen
+from memcalc.profiling.kernels import (
+    attention,
+    choosing,
+    plain,
+    process,
+    quantized,
+    recurrent,
+    reductions,
+    sparse,
+    varlen,
+)
 from memcalc.profiling.kernels.case import Case
 from memcalc.profiling.kernels.probe import Probe
 from memcalc.realize import versions
@@ -21,7 +31,7 @@ SCHEMA = "memcalc.kernels/1"
 
 def cases() -> Iterator[Case]:
     """Every case of every file here."""
-    for module in (attention, varlen, reductions, sparse, plain, quantized, choosing):
+    for module in (attention, varlen, reductions, sparse, recurrent, plain, quantized, choosing):
         yield from module.cases()
 
 
