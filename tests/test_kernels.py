@@ -401,3 +401,19 @@ def test_the_fused_4_bit_kernel_is_taken_where_bitsandbytes_takes_it(
 
 def test_the_choice_has_a_reason_for_every_kernel_but_math() -> None:
     assert set(choice._REFUSALS) == {"flash", "efficient", "cudnn"}
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "copied"),
+    [
+        (((4, 10, 3), (30, 3, 1)), ((4, 3, 2), (6, 1, 3)), ()),  # by rows, by columns
+        (((4, 10, 3), (1, 12, 4)), ((4, 3, 2), (6, 2, 1)), (120 * 8,)),  # the batch lies innermost
+        (((4, 10, 3), (1, 12, 4)), ((4, 3, 2), (1, 4, 12)), (24 * 8, 120 * 8)),
+        (((4, 10, 3), (1, 12, 4)), ((4, 3, 1), (1, 4, 12)), (120 * 8, 12 * 8)),  # the product is a column
+        (((4, 10, 3), (30, 0, 0)), ((4, 3, 2), (6, 2, 1)), (120 * 8,)),  # expanded
+    ],
+)
+def test_factors_of_a_batched_product_are_copied_where_cublas_cannot_read_them(
+    left: Any, right: Any, copied: tuple[int, ...]
+) -> None:
+    assert kernels.bmm_scratch(left, right, 8) == Scratch(after=copied)

@@ -27,7 +27,9 @@ _INFORMATIVE = frozenset(
         "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_state_dict_path", "prompt_tuning_init_task",
     }
 )  # fmt: skip
-_PLAIN_INITS = (True, False, None, "gaussian", "lycoris", "zero")  # of adapters' weights: they leave nothing behind
+_PLAIN_INITS = (  # of adapters' weights: they leave nothing behind
+    True, False, None, "gaussian", "kaiming_uniform", "lycoris", "xavier_uniform", "zero",
+)  # fmt: skip
 _LISTED = ("target_modules", "feedforward_modules")  # or in one word, a pattern that fits whole names
 _INITS = ("init_lora_weights", "init_weights", "init_ia3_weights")
 

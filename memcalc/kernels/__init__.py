@@ -22,6 +22,7 @@ from memcalc.kernels.flash import (
     flash_varlen_backward_scratch,
 )
 from memcalc.kernels.gpu import ITEMSIZE, Gpu, Scratch
+from memcalc.kernels.products import bmm_scratch
 from memcalc.kernels.quantized import (
     INT8_THRESHOLD,
     NO_OUTLIERS,
@@ -39,6 +40,7 @@ __all__ = [
     "NO_OUTLIERS",
     "Gpu",
     "Scratch",
+    "bmm_scratch",
     "check_dtypes",
     "cublas_workspace",
     "cudnn_backward_scratch",

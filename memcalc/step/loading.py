@@ -282,6 +282,8 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
         for part in w.method.making(m, module, frozen=frozen, raised=raised):
             for name in [f"{module}.{part}"] if part else list(waiting):
                 adapter = waiting.pop(name)
+                if adapter.on_device and dtype != "fp32":
+                    _add(m, name, adapter, "fp32")
                 _add(m, name, adapter, adapter.dtype or dtype)
 
 

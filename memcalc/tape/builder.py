@@ -117,6 +117,7 @@ class Builder:
         of: str = "",
         dtype: str = "",
         late: bool = False,
+        on_device: bool = False,
         frozen: bool = False,
     ) -> Tensor:
         """The method's own parameter or buffer `part`, next to the base module `name` (its full path)."""
@@ -124,7 +125,9 @@ class Builder:
         found = self.parameters.get(full)
         if found is None:
             assert self.declaring, f"{full} was not declared"
-            self.declared_adapters[full] = Adapter(part, shape, kind, of, dtype, late=late, frozen=frozen)
+            self.declared_adapters[full] = Adapter(
+                part, shape, kind, of, dtype, late=late, on_device=on_device, frozen=frozen
+            )
             found = self.parameters[full] = Tensor(new(shape, dtype or "fp32", full))
         return found
 

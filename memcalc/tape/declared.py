@@ -26,6 +26,7 @@ class Adapter(NamedTuple):
     owner: str = ""  # of what several targets share: the one to which it belongs
     remade: bool = False  # shared, and made anew with each target
     late: bool = False  # made on the host, in fp32, and moved when all else is there
+    on_device: bool = False  # made there, in fp32, and cast there; others come from the host as they are to be
     frozen: bool = False  # a parameter all the same: it is counted, and never trains
 
     @property

@@ -20,6 +20,10 @@ from memcalc.workload import Workload
 _FOREACH = "_get_foreach_kernels_supported_devices"
 _FUSED = "_get_fused_kernels_supported_devices"
 _ASKED_IN = ("torch.utils._foreach_utils", "torch.optim.optimizer")
+_MADE_ON_DEVICE = {
+    "C3A": "peft.tuners.c3a.layer.C3ALayer",
+    "SUPERTUNING": "peft.tuners.supertuning.layer.SupertuningLayer",
+}
 
 
 @contextlib.contextmanager
@@ -67,9 +71,9 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
             stack.enter_context(_every_rank_kept())
         if peft_type == "DELORA":
             stack.enter_context(mock.patch("peft.tuners.delora.layer.DeloraLayer.reset_delora_parameters", _with_norms))
-        if peft_type == "SUPERTUNING":
-            move = "peft.tuners.supertuning.layer.SupertuningLayer._move_adapter_to_device_of_base_layer"
-            stack.enter_context(mock.patch(move, _cast_where_it_is))
+        made_on_device = _MADE_ON_DEVICE.get(peft_type or "")
+        if made_on_device:
+            stack.enter_context(_cast_where_they_are(made_on_device))
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -196,16 +200,21 @@ def _with_norms(self: Any, adapter: str, *args: Any) -> None:
         self.delora_w_norm[adapter] = torch.norm(self.get_base_layer().weight.data, dim=0)
 
 
-def _cast_where_it_is(self: Any, adapter: str, device: Any = None) -> None:
-    """What a layer makes on the device becomes of its weight's dtype: peft leaves what is on meta as it is.
+def _cast_where_they_are(layer: str) -> contextlib.AbstractContextManager[object]:
+    """Inside a `with` block adapters that are made on the device take their base layer's dtype, which peft spares what
+    is on meta.
 
-    Source: peft 0.21.2, tuners/tuners_utils.py, _move_adapter_to_device_of_base_layer.
+    Source: peft 0.21.2, tuners/tuners_utils.py, BaseTunerLayer._move_adapter_to_device_of_base_layer.
     """
-    dtype = self.get_base_layer().weight.dtype
-    for name in self.adapter_layer_names:
-        layers = getattr(self, name)
-        if adapter in layers:
-            layers[adapter] = layers[adapter].to(dtype)
+
+    def cast(self: Any, adapter_name: str, device: Any = None) -> None:
+        _, dtype = self._get_base_layer_device_and_dtype(self.get_base_layer())
+        for kind in self.adapter_layer_names:
+            adapters = getattr(self, kind)
+            if dtype.is_floating_point and adapter_name in adapters:
+                adapters[adapter_name] = adapters[adapter_name].to(dtype)
+
+    return mock.patch(f"{layer}._move_adapter_to_device_of_base_layer", cast)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,8 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten.sparse_mask.default] = StandIn(_sparse_mask_inside, run=_sparse_mask)
         found[aten._softmax_backward_data.default] = StandIn(_softmax_backward)
         found[aten.embedding_dense_backward.default] = StandIn(_embedding_backward)
+        found[aten.bmm.default] = StandIn(_bmm)
+        found[aten.baddbmm.default] = StandIn(_baddbmm)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found[aten._scaled_dot_product_cudnn_attention.default] = StandIn(run=_cudnn_attention)
@@ -210,6 +212,15 @@ def _sparse_mask(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _sparse_mask_inside(x: torch.Tensor, mask: torch.Tensor) -> Scratch:
     return kernels.sparse_mask_scratch(entries=mask._nnz(), dtype=DTYPE_NAMES[x.dtype])
+
+
+def _bmm(left: torch.Tensor, right: torch.Tensor) -> Scratch:
+    layouts = [(factor.shape, factor.stride()) for factor in (left, right)]
+    return kernels.bmm_scratch(layouts[0], layouts[1], left.element_size())
+
+
+def _baddbmm(base: torch.Tensor, left: torch.Tensor, right: torch.Tensor, **factors: Any) -> Scratch:
+    return _bmm(left, right)
 
 
 def _softmax_backward(grad: torch.Tensor, output: torch.Tensor, dim: int, input_dtype: torch.dtype) -> Scratch:

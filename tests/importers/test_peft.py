@@ -13,7 +13,7 @@ from memcalc.methods.lora import Lora
 from tests.tracing.steps import CONFIGS
 
 MODEL = Model("tiny", CONFIGS["llama"], "test")
-C3A = {"peft_type": "C3A", "block_size": 16, "target_modules": ["q_proj"]}
+C3A = {"peft_type": "C3A", "block_size": 16, "target_modules": ["q_proj"], "block_size_pattern": {"k_proj": 8}}
 SAVED: Final[dict[str, Any]] = {  # as peft writes it: all fields, most of them at their defaults
     "alpha_pattern": {}, "auto_mapping": None, "base_model_name_or_path": "some/model", "bias": "none",
     "corda_config": None, "eva_config": None, "exclude_modules": None, "fan_in_fan_out": False, "inference_mode": True,
@@ -71,7 +71,7 @@ def test_what_a_lora_says_of_layers_and_modules_is_said_by_ours(more: dict[str, 
     assert peft.from_json(json.loads(json.dumps(workload.to_json()))).method == workload.method
 
 
-def test_a_method_that_only_peft_has_is_refused_by_estimate_and_names_trace() -> None:
+def test_a_config_that_only_peft_can_run_is_refused_by_estimate_and_names_trace() -> None:
     from memcalc.estimating import estimate
 
     workload = peft.workload(MODEL, C3A)
@@ -144,6 +144,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "PVERA": {"r": 8, "sample_at_inference": True, "save_projection": False},
     "DELORA": {"r": 4, "delora_lambda": 8, "module_dropout": 0.1},
     "SHIRA": {"r": 2, "random_seed": 5},
+    "C3A": {"block_size": 8},
     "GRALORA": {"r": 12, "gralora_k": 3, "hybrid_r": 2, "alpha": 8, "gralora_dropout": 0.1},
     "GLORA": {"r": 4, "config_A_B": "vector", "config_C": "none", "config_D_E": "constant"},
     "PEANUT": {"r": 4, "depth": 2, "act_fn": "gelu", "scaling": 0.5},

@@ -136,6 +136,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "matrices of many widths": {"rank": 10, "target": "all-linear"},
         "without its matrices": {"rank": 8, "save_projection": False, "autocast_adapter_dtype": False},
     },
+    "c3a": {
+        "all-linear": {"block_size": 8, "target": "all-linear", "bias": "c3a_only"},
+        "adapters as the base": {"autocast_adapter_dtype": False},
+    },
     "gralora": {
         "all-linear": {"rank": 8, "gralora_k": 4, "target": "all-linear", "bias": "gralora_only"},
         "a LoRA beside it": {"hybrid_r": 3, "autocast_adapter_dtype": False},

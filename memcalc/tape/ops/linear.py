@@ -5,11 +5,12 @@ Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml (
 
 from math import prod
 
-from memcalc.kernels import check_dtypes
+from memcalc.formats import ITEMSIZE
+from memcalc.kernels import bmm_scratch, check_dtypes
 from memcalc.tape.autocast import lower
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.views import reshape, reshape_array, swap, transpose, unsafe_view, view
-from memcalc.tape.tape import Array, Saved, Tensor, gemm, new, record, save, wants
+from memcalc.tape.tape import Array, Saved, Tensor, gemm, new, record, save, scratch, wants
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -175,17 +176,12 @@ def bmm(x: Tensor, y: Tensor) -> Tensor:
     x, y = lower(x), lower(y)
     kept_y = save(y.data) if wants(x) else None
     kept_x = save(x.data) if wants(y) else None
-    n, p, q = x.shape
-    r = y.shape[2]
-    out = new((n, p, r), x.dtype, "bmm")
-    size = n * p * q * r
-    gemm(size)
+    out = _batched(x.data, y.data, "bmm")
 
     def backward(g: Array) -> list[Array | None]:
-        held = _unpacked(kept_y, kept_x)
-        gy = _product((n, q, r), g.dtype, size) if kept_x else None
-        gx = _product((n, p, q), g.dtype, size) if kept_y else None
-        del held
+        y_data, x_data = (saved.get() if saved else None for saved in (kept_y, kept_x))
+        gy = _batched(swap(x_data, 1, 2), g) if x_data else None
+        gx = _batched(g, swap(y_data, 1, 2)) if y_data else None
         return [gx, gy]
 
     return record(out, (x, y), backward)
@@ -200,20 +196,25 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
     check_dtypes("baddbmm", base.dtype, x.dtype, y.dtype)
     kept_x = save(x.data) if wants(y) else None
     kept_y = save(y.data) if wants(x) else None
-    n, p, q = x.shape
-    r = y.shape[2]
-    out = new((n, p, r), x.dtype, "baddbmm")
-    size = n * p * q * r
-    gemm(size)
+    out = _batched(x.data, y.data, "baddbmm")
 
     def backward(g: Array) -> list[Array | None]:
-        held = _unpacked(kept_y, kept_x)
-        gx = _scaled(_product((n, p, q), g.dtype, size)) if kept_y else None
-        gy = _scaled(_product((n, q, r), g.dtype, size)) if kept_x else None
-        del held
+        y_data, x_data = (saved.get() if saved else None for saved in (kept_y, kept_x))
+        gx = _scaled(_batched(g, swap(y_data, 1, 2))) if y_data else None
+        gy = _scaled(_batched(swap(x_data, 1, 2), g)) if x_data else None
         return [gx, gy, g]
 
     return record(out, (x, y, base), backward)
+
+
+def _batched(x: Array, y: Array, op: str = "mm") -> Array:
+    """The product of matrices by batch. Allocates: the output, and copies of factors that cuBLAS cannot read."""
+    n, p, q = x.shape
+    r = y.shape[2]
+    out = new((n, p, r), x.dtype, op)
+    gemm(n * p * q * r)
+    scratch(bmm_scratch((x.shape, x.strides), (y.shape, y.strides), ITEMSIZE[x.dtype]).after, op)
+    return out
 
 
 def _unpacked(*saved: Saved | None) -> list[Array]:
