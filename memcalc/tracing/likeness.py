@@ -55,6 +55,8 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
     with contextlib.ExitStack() as stack:
         if pinned and not kernels.takes_gqa(pinned):  # the loop's author repeats K and V before the call
             _patch(stack, {"transformers.integrations.sdpa_attention.use_gqa_in_sdpa": lambda *_: False})
+        if workload.device == "cpu":  # singular vectors lie otherwise than cuSOLVER leaves them
+            _patch(stack, {"torch._meta_registrations.device_hint": lambda _: "cpu"})
         if workload.quant != "none":
             stack.enter_context(_fresh_quantization_maps())
             stack.enter_context(_packed_weights_copied())

@@ -19,7 +19,7 @@ def initialized(m: "Builder", module: str, init: str) -> tuple[Array, Array]:
     shape, dtype = m.parameters[name].shape, m.parameters[name].dtype
     (rank, d_in), (d_out, _) = (m.declared_adapters[f"{module}.{part}"].shape for part in (A, B))
     weight = raised(shape, dtype)
-    parts = _decomposed(d_out, d_in, rank, init)
+    parts = decomposed(d_out, d_in, rank, _iterations(init))
     a, b = _rooted((rank, d_in), rank), _rooted((d_out, rank), rank)
     scaled = block((d_out, rank), "mul")
     update = product((d_out, d_in))
@@ -41,9 +41,8 @@ def _rooted(shape: tuple[int, int], rank: int) -> Array:
     return out
 
 
-def _decomposed(d_out: int, d_in: int, rank: int, init: str) -> list[Array]:
-    """U, S and V of the weight: all of them, or the first `rank` after so many iterations."""
-    iterations = _iterations(init)
+def decomposed(d_out: int, d_in: int, rank: int, iterations: int | None) -> list[Array]:
+    """U, S and V of the weight: all of them, or the first `rank` after so many iterations, the longer matrix first."""
     if iterations is None:
         return svd(d_out, d_in)
     long, short = max(d_out, d_in), min(d_out, d_in)

@@ -18,7 +18,15 @@ def placed(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
     inner = x.shape
     while inner and inner[0] == 1:
         inner = inner[1:]
-    value = x if inner == x.shape else view(x, inner)
+    return _placed(x if inner == x.shape else view(x, inner), base, indices, copied=False)
+
+
+def placed_in_copy(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
+    """base.index_put(indices, x): as `placed`, into a copy of the base."""
+    return _placed(x, base, indices, copied=True)
+
+
+def _placed(value: Tensor, base: Array, indices: tuple[Array, ...], *, copied: bool) -> Tensor:
     kept = [save(index) for index in indices] if wants(value) else []
     read = (*base.shape[: -len(indices)], *indices[0].shape)
 
@@ -28,7 +36,7 @@ def placed(x: Tensor, base: Array, indices: tuple[Array, ...]) -> Tensor:
         del held
         return [gradient]
 
-    return record(base, (value,), backward)
+    return record(like(base, "index_put") if copied else base, (value,), backward)
 
 
 def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:

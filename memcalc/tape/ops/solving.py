@@ -4,20 +4,22 @@ Source of the backward formulas: PyTorch 2.13, torch/csrc/autograd/FunctionsManu
 block_diag_backward).
 """
 
+from math import prod
+
 from memcalc.tape.tape import Array, Tensor, gemm, new, record, save, wants
 
 
 def solved_from_right(a: Tensor, b: Tensor) -> Tensor:
-    """torch.linalg.solve(a, b, left=False): X with X a = b, all of them (n, k, k).
+    """torch.linalg.solve(a, b, left=False): X with X a = b, all of them (n, k, k) or (k, k).
 
     Allocates: X, the factors of a, their pivots in int32 (n, k), one info in int32 for each. Saves: a, the factors, the
     pivots, X. Backward allocates: b's gradient, by the factors; a's, a product and its negative.
     """
-    n, k, _ = a.shape
+    *batch, k, _ = a.shape
     wanted = wants(a), wants(b)
     out = new(b.shape, b.dtype, "linalg_solve")
-    factors, pivots = new(a.shape, a.dtype, "linalg_solve"), new((n, k), "int32", "linalg_solve")
-    info = new((n,), "int32", "linalg_solve")
+    factors, pivots = new(a.shape, a.dtype, "linalg_solve"), new((*batch, k), "int32", "linalg_solve")
+    info = new(tuple(batch), "int32", "linalg_solve")
     kept = [save(a.data), save(factors), save(pivots), save(out)] if any(wanted) else []
     del factors, pivots, info
     shape, dtype = a.shape, a.dtype
@@ -29,7 +31,7 @@ def solved_from_right(a: Tensor, b: Tensor) -> Tensor:
             del held
             return [None, gb]
         product = new(shape, dtype, "bmm")
-        gemm(n * k**3)
+        gemm(prod(batch) * k**3)
         ga = new(shape, dtype, "neg")
         del product, held
         return [ga, gb]

@@ -30,6 +30,13 @@ OPS: Final = {
         _indices,
         layouts=("contiguous", "leaf"),
     ),
+    "placed_in_copy": Op(
+        lambda x, rows, columns: ops.placed_in_copy(x, new((6, 6), x.dtype, "zeros"), (rows, columns)),
+        lambda x, rows, columns: x.new_zeros(6, 6).index_put((rows, columns), x),
+        lambda _: ((15,),),
+        _indices,
+        layouts=("contiguous", "leaf"),
+    ),
     "largest": Op(
         lambda x: ops.largest(x, 3)[0], lambda x: x.topk(3, dim=-1)[0], lambda b: ((b, 5, 8),), gradients=("expanded",)
     ),

@@ -19,6 +19,16 @@ OPS: Final = {
         untrained=False,
         views=False,
     ),
+    "solved_from_right, one": Op(
+        ops.solved_from_right,
+        lambda a, b: torch.linalg.solve(a, b, left=False),
+        lambda b: ((b + 2, b + 2), (b + 2, b + 2)),
+        over=("fp32",),
+        layouts=("contiguous", "leaf"),
+        gradients=(),
+        untrained=False,
+        views=False,
+    ),
     "block_diagonal": Op(
         ops.block_diagonal,
         lambda x: torch.block_diag(*torch.unbind(x)),
