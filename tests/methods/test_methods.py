@@ -164,6 +164,7 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "poly": {
         "all-linear": {"target": "all-linear", "rank": 3, "n_tasks": 5, "n_splits": 2},
         "adapters as the base": {"n_skills": 1, "autocast_adapter_dtype": False},
+    },
     "psoft": {
         "few": {"rank": 3, "target": "all-linear"},
         "adapters as the base": {"rank": 4, "psoft_orth": False, "psoft_mag_b": False, "autocast_adapter_dtype": False},
