@@ -170,12 +170,17 @@ def _is_a(said: object, implied: object) -> bool:
     return said == implied or (isinstance(said, str) and isinstance(implied, str) and said.startswith(implied))
 
 
+def _is_a_switch(method: type[Method], key: str) -> bool:
+    """Whether the key is an option of the method's that is on or off, as DEFT's init_weights is."""
+    return isinstance(method().options().get(key), bool)
+
+
 def _own_options(method: type[Method], config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config as options of a method of ours; None where it says more."""
     fields = names_of(method)
     own: dict[str, Any] = {}
     for key, value in config.items():
-        if key in _INITS and value in _PLAIN_INITS:
+        if key in _INITS and value in _PLAIN_INITS and not _is_a_switch(method, key):
             continue
         if key == "layers_to_transform" and isinstance(value, int):
             own[key] = [value]

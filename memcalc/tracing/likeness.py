@@ -76,6 +76,8 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
         made_on_device = _MADE_ON_DEVICE.get(peft_type or "")
         if made_on_device:
             stack.enter_context(_cast_where_they_are(made_on_device))
+        if peft_type == "DEFT":
+            stack.enter_context(_beginning_with_the_weight(on_host=workload.device == "cpu"))
         if workload.attention == "flash":
             stack.enter_context(flash_library.standing_in())
         yield
@@ -217,6 +219,46 @@ def _cast_where_they_are(layer: str) -> contextlib.AbstractContextManager[object
                 adapters[adapter_name] = adapters[adapter_name].to(dtype)
 
     return mock.patch(f"{layer}._move_adapter_to_device_of_base_layer", cast)
+
+
+@contextlib.contextmanager
+def _beginning_with_the_weight(*, on_host: bool) -> Iterator[None]:
+    """Inside a `with` block DEFT's R begins with what is taken from the weight: peft computes it where that is there.
+
+    on_host: the host, where P and R are drawn, is the device; peft moves what is on meta nowhere, nor into a dtype.
+    Source: peft 0.21.2, tuners/deft/layer.py, DeftLayer.reset_deft_parameters; tuners/tuners_utils.py,
+    _move_adapter_to_device_of_base_layer.
+    """
+    try:
+        from peft.tuners.deft.layer import DeftLayer
+    except ImportError:  # said in one line where the adapters are made
+        yield
+        return
+    reset = DeftLayer.reset_deft_parameters
+
+    def reset_too(self: Any, adapter: str, *, init_weights: bool = True) -> None:
+        reset(self, adapter, init_weights)
+        weight = self.get_base_layer().weight.detach()
+        if self.deft_para[adapter] or not init_weights or not weight.is_meta:
+            return
+        own = (self.deft_P, self.deft_R) if on_host else ()
+        for there in own:
+            there[adapter] = torch.nn.Parameter(torch.empty_like(there[adapter], device=weight.device))
+        _first_values(self, adapter, weight)
+        for there in own:
+            there[adapter] = torch.nn.Parameter(there[adapter].detach().to(weight.dtype))
+
+    with mock.patch.object(DeftLayer, "reset_deft_parameters", reset_too):
+        yield
+
+
+def _first_values(layer: Any, adapter: str, weight: torch.Tensor) -> None:
+    """What DEFT's R begins with."""
+    drawn = layer.deft_P[adapter].detach().to(weight.device)
+    _, right = layer._project(drawn, adapter)
+    exact = weight.to(torch.float32)
+    first = right.transpose(0, 1) @ (exact.T if layer.fan_in_fan_out else exact)
+    first = first / layer.deft_scaling[adapter]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from memcalc.tracing import autocast, shadows, standins
 from memcalc.tracing.answers import Answers
 from memcalc.tracing.operators import Operator, describe, is_dense, why_not, without_masks
 from memcalc.tracing.place import Place
-from memcalc.tracing.private_api import in_backward, last_reference_counts, use_counts
+from memcalc.tracing.private_api import current_node, in_backward, last_reference_counts, use_counts
 
 aten = torch.ops.aten
 
@@ -21,6 +21,8 @@ aten = torch.ops.aten
 # gather_backward (torch/csrc/autograd/FunctionsManual.cpp), index_select_backward_symint
 # (aten/src/ATen/native/TensorAdvancedIndexing.cpp).
 _IN_PLACE = ("index_add", "index_put", "scatter", "scatter_add")
+# Formulas that add gradients to what nobody else holds, out of place: linalg_qr_backward (FunctionsManual.cpp).
+_ADDING = ("LinalgQrBackward0",)
 
 
 class _Block:
@@ -209,6 +211,9 @@ class Tracer(TorchDispatchMode):
         "subclass-like", so that the engine never does it here.
         """
         if kwargs or not in_backward() or torch.is_grad_enabled():
+            return None
+        node = current_node()
+        if node is not None and node.name() in _ADDING:
             return None
         buffered, new = args
         if not isinstance(new, torch.Tensor) or buffered.shape != new.shape or buffered.dtype != new.dtype:

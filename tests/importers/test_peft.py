@@ -149,6 +149,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "GLORA": {"r": 4, "config_A_B": "vector", "config_C": "none", "config_D_E": "constant"},
     "PEANUT": {"r": 4, "depth": 2, "act_fn": "gelu", "scaling": 0.5},
     "PSOFT": {"r": 4, "psoft_alpha": 8, "psoft_svd": "lowrank", "psoft_mag_a": False, "use_cayley_neumann": True},
+    "DEFT": {"r": 4, "decomposition_method": "qr", "alpha": 8, "para": True, "deft_dropout": 0.1},
     "LILY": {"r": 4, "stride_A": 2, "num_B": 3, "scaling": 0.5},
     "SUPERTUNING": {"sparsity": 0.9, "r": 4, "lora_alpha": 16.0, "select_top": False},
     "POLY": {"r": 4, "n_tasks": 3, "n_skills": 2, "n_splits": 2},

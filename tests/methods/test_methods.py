@@ -169,6 +169,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "few": {"rank": 3, "target": "all-linear"},
         "adapters as the base": {"rank": 4, "psoft_orth": False, "psoft_mag_b": False, "autocast_adapter_dtype": False},
     },
+    "deft": {
+        "an orthonormal basis": {"rank": 3, "decomposition_method": "qr", "target": "all-linear"},
+        "taking alone": {"para": True, "bias": "deft_only", "autocast_adapter_dtype": False},
+    },
     "hra": {"an odd rank": {"rank": 3, "bias": "hra_only"}, "adapters as the base": {"autocast_adapter_dtype": False}},
     "miss": {
         "as it is": {"rank": 16},

@@ -59,6 +59,14 @@ def svd(rows: int, columns: int) -> list[Array]:
     return [block(shape, "svd") for shape in ((rows, least), (least,), (least, columns))]
 
 
+def orthonormal(rows: int, columns: int) -> Array:
+    """Q of a QR decomposition, whose R dies at once."""
+    q = block((rows, columns), "linalg_qr")
+    r = block((columns, columns), "linalg_qr")
+    del r
+    return q
+
+
 def product(shape: tuple[int, ...]) -> Array:
     """A matrix product."""
     out = block(shape, "mm")

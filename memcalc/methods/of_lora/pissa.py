@@ -6,7 +6,7 @@ Source: peft 0.21.2, tuners/lora/layer.py, LoraLayer.pissa_init; PyTorch 2.13, t
 from typing import TYPE_CHECKING
 
 from memcalc.methods.of_lora.dora import A, B
-from memcalc.methods.of_lora.from_weight import block, product, raised, replace, svd
+from memcalc.methods.of_lora.from_weight import block, orthonormal, product, raised, replace, svd
 from memcalc.tape.tape import Array
 
 if TYPE_CHECKING:
@@ -58,21 +58,13 @@ def _basis(long: int, short: int, rank: int, iterations: int) -> Array:
     """get_approximate_basis: orthonormal columns (long, rank)."""
     drawn = block((short, rank), "randn")
     x = product((long, rank))
-    basis = _orthonormal(long, rank)
+    basis = orthonormal(long, rank)
     for _ in range(iterations):
         for rows in (short, long):
             x = product((rows, rank))
-            basis = _orthonormal(rows, rank)
+            basis = orthonormal(rows, rank)
     del drawn, x
     return basis
-
-
-def _orthonormal(rows: int, columns: int) -> Array:
-    """Q of a QR decomposition, whose R dies at once."""
-    q = block((rows, columns), "linalg_qr")
-    r = block((columns, columns), "linalg_qr")
-    del r
-    return q
 
 
 def _iterations(init: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Linear systems, and matrices of blocks. What cuSOLVER and cuBLAS allocate for themselves is not known here.
+"""Linear systems, bases and matrices of blocks. What cuSOLVER and cuBLAS allocate for themselves is not known here.
 
 Source of the backward formulas: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp (linalg_solve_backward,
-block_diag_backward).
+linalg_qr_backward, block_diag_backward).
 """
 
 from math import prod
@@ -37,6 +37,43 @@ def solved_from_right(a: Tensor, b: Tensor) -> Tensor:
         return [ga, gb]
 
     return record(out, (a, b), backward)
+
+
+def qr(x: Tensor) -> Tensor:
+    """Q of torch.linalg.qr, whose R nobody uses: an orthonormal basis of a matrix (m, n), m >= n, laid out by columns.
+
+    Allocates: Q, R. Saves: both. Backward allocates: a product (n, n), its negative, its triangle and the sum with
+    the transpose; Q times this and the sum with the gradient; the solution, laid out by columns.
+    """
+    m, n = x.shape
+    dtype = x.dtype
+    q, r = _by_columns(m, n, dtype, "linalg_qr"), _by_columns(n, n, dtype, "linalg_qr")
+    kept = [save(q), save(r)] if wants(x) else []
+    del r
+
+    def backward(g: Array) -> list[Array]:
+        held = [saved.get() for saved in kept]
+        product = new((n, n), dtype, "mm")
+        gemm(m * n * n)
+        negative = new((n, n), dtype, "neg")
+        del product
+        triangle = new((n, n), dtype, "triu")
+        both = new((n, n), dtype, "add")
+        product = new((m, n), dtype, "mm")
+        gemm(m * n * n)
+        del negative, triangle, both
+        total = new((m, n), dtype, "add")
+        del product
+        solution = _by_columns(m, n, dtype, "linalg_solve_triangular")
+        del held, total
+        return [solution]
+
+    return record(q, (x,), backward)
+
+
+def _by_columns(rows: int, columns: int, dtype: str, op: str) -> Array:
+    block = new((columns, rows), dtype, op)
+    return Array(block.storage, (rows, columns), (1, rows), dtype)
 
 
 def block_diagonal(x: Tensor) -> Tensor:

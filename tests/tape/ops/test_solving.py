@@ -29,6 +29,14 @@ OPS: Final = {
         untrained=False,
         views=False,
     ),
+    "qr": Op(
+        ops.qr,
+        lambda x: torch.linalg.qr(x)[0],
+        lambda b: ((b + 5, 3),),
+        over=("fp32",),
+        layouts=("contiguous", "leaf"),
+        gradients=(),
+    ),
     "block_diagonal": Op(
         ops.block_diagonal,
         lambda x: torch.block_diag(*torch.unbind(x)),
