@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True)
 class Glora(OnLinears):
-    """GLoRA: y = (W + W * A + B) x + b + b * D + E + W C (Chavan et al. 2023, arXiv:2306.07967, section 3.2).
+    """GLoRA: y = (W + W * A + B) x + b + b * D + E + W C (Chavan et al. 2023, arXiv:2306.07967).
 
     Trainable parameters per target: A and B rank * (d_in + d_out) each; where there is a bias, C rank * (d_in + 1), D
     and E one each. As vectors A, B, D and E have d_out, and C d_in. What is none, and without a bias C, D and E, is a

@@ -38,7 +38,7 @@ class _Shares(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Lily(OnLinears):
     """Lily: y = W x + scaling * (sum over e of p_e B_e) A x, p the mean of softmax(R A x) over all tokens
-    (Zhong et al. 2024, arXiv:2407.09946, section 3).
+    (Zhong et al. 2024, arXiv:2407.09946).
 
     Trainable parameters: rank * d_in for every `stride_a` layers of a target, rank * num_b * d_out for all layers
     together, rank * num_b for each. Keeps for backward: as LoRA, the probabilities, and of each target the mixed B.

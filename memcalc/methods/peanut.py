@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Peanut(OnLinears):
     """PEANuT: y = (W + scaling * f(W)) x with f(W)^T = g(W^T A^T) B^T, g an activation and `depth` layers before and
-    behind the middle, which have residuals (Zhong et al. 2024, arXiv:2410.01870, section 3).
+    behind the middle, which have residuals (Zhong et al. 2024, arXiv:2410.01870).
 
     Trainable parameters: 2 * rank * d_out + 2 * depth * rank^2 per target. Keeps for backward, per target: W in the
     adapters' dtype, f(W), which is as large, the input, and two blocks d_in x rank for each layer.

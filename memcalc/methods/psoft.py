@@ -26,7 +26,7 @@ _A, _B, _R = "_psoft_A_cache.default", "_psoft_B_cache.default", "psoft_R.defaul
 @dataclass(frozen=True, slots=True)
 class Psoft(OnLinears):
     """PSOFT: y = W x + B (R - I) A x, B A being W's part of the first `rank` singular values and R = diag(b) Q diag(a)
-    with Q the Cayley transform of a skew-symmetric matrix (Wu et al. 2025, arXiv:2505.11235, section 4).
+    with Q the Cayley transform of a skew-symmetric matrix (Wu et al. 2025, arXiv:2505.11235).
 
     Trainable parameters: rank * (rank - 1) / 2 and two vectors of `rank` per target; rank^2 where Q need not be
     orthogonal. Keeps for backward, per target in fp32: three results of the rank's width and what makes R, matrices of
