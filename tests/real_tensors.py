@@ -38,7 +38,7 @@ CHECKPOINTING: Final[Mapping[str, Mapping[str, bool]]] = {
     "reentrant": {"checkpointing": True, "reentrant": True},
 }
 EXPLAINED: Final[Mapping[str, str]] = {
-    "CPT": "the first step finds rows that are still zero and does not project them; trace takes them as trained"
+    "CPT": "the prompt's labels and types are made on the host, which here is the device: trace takes it for another"
 }
 _STEP: Final[Mapping[str, Any]] = {"batch": 2, "seq_len": 16, "dtype": "fp32", "device": "cpu", "history": "none"}
 

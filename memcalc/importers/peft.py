@@ -25,6 +25,7 @@ _INFORMATIVE = frozenset(
         # of prompts: the model's own sizes, and how they begin
         "token_dim", "num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text",
         "tokenizer_name_or_path", "tokenizer_kwargs", "prompt_tuning_init_state_dict_path", "prompt_tuning_init_task",
+        "cpt_mask",
     }
 )  # fmt: skip
 _PLAIN_INITS = (  # of adapters' weights: they leave nothing behind

@@ -137,6 +137,7 @@ class Training:
 
     def _stepped(self) -> None:
         self.steps += 1
+        self.m.steps = self.steps
         self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.loaded.times)
 
     def restart(self) -> None:

@@ -85,6 +85,7 @@ class Builder:
         self.made_once: dict[str, Array] = {}  # what modules make at their first call and keep
         self.prefix: Cache | None = None  # the cache that the forward under way began with, for methods that change it
         self.noted: dict[str, Tensor] = {}  # what one of the method's hooks leaves for another
+        self.steps = 0  # of the optimizer, which are behind
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
         self.lookup = lookup  # of the word embeddings, once a forward has told
         self.path = ""
@@ -202,18 +203,21 @@ class Builder:
             self.lookup = lookup
         return self._looked_up(batch.ids, lookup) if batch.embeds is None else batch.embeds
 
-    def word_embeddings(self, ids: Array) -> Tensor:
-        """The model's token embeddings, looked up from outside of it: ids (b, s) -> (b, s, width)."""
-        assert self.lookup is not None, "the model has not been declared"
-        return self._looked_up(ids, self.lookup)
+    def word_embeddings(self, ids: Array, *, alone: bool = False) -> Tensor:
+        """The model's token embeddings, looked up from outside of it: ids (b, s) -> (b, s, width).
 
-    def _looked_up(self, ids: Array, words: Lookup) -> Tensor:
+        alone: without what hooks make of them.
+        """
+        assert self.lookup is not None, "the model has not been declared"
+        return self._looked_up(ids, self.lookup, alone=alone)
+
+    def _looked_up(self, ids: Array, words: Lookup, *, alone: bool = False) -> Tensor:
         outer, self.path = self.path, words.path
         scope, tape.scope = tape.scope, f"{self.path}.{words.name}"
         out = self._rows(ids, words)
-        if self.inputs_require_grad and out.node is None and tape.grad:
+        if not alone and self.inputs_require_grad and out.node is None and tape.grad:
             out = Tensor(out.data, Leaf(out.data, "activations"))
-        if self.noisy_embeddings:
+        if not alone and self.noisy_embeddings:
             out = blocks.with_noise(out)
         self.path, tape.scope = outer, scope
         return out

@@ -33,12 +33,7 @@ def behind_prompts(
     """
     b = batch.ids.shape[0]
     mask, _ones = longer_mask(batch, tokens)
-    embeds = m.word_embeddings(batch.ids)
-    if embeds.shape[2] != m.sizes.hidden:
-        raise InvalidWorkload(
-            f"prompts as wide as the hidden states ({m.sizes.hidden}) cannot stand before this model's embeddings "
-            f"({embeds.shape[2]}), and peft makes no others: take another method"
-        )
+    embeds = words_of(m, batch)
     labels = batch.labels
     if labels is not None:
         ignored = new((b, tokens), "int64", "to")
@@ -50,6 +45,17 @@ def behind_prompts(
     if labels is not None:
         del ignored
     return output
+
+
+def words_of(m: "Builder", batch: Batch) -> Tensor:
+    """The words' embeddings (b, s, hidden), looked up before the model's forward."""
+    embeds = m.word_embeddings(batch.ids)
+    if embeds.shape[2] != m.sizes.hidden:
+        raise InvalidWorkload(
+            f"prompts as wide as the hidden states ({m.sizes.hidden}) cannot stand before this model's embeddings "
+            f"({embeds.shape[2]}), and peft makes no others: take another method"
+        )
+    return embeds
 
 
 def behind_prefix(

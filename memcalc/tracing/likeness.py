@@ -64,7 +64,7 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
             stack.enter_context(managed_memory())
         peft_type = (workload.method.peft_config() or {}).get("peft_type")
         if peft_type == "CPT":
-            stack.enter_context(mock.patch("peft.tuners.cpt.model.CPTEmbedding.get_projection", _every_row_projected))
+            stack.enter_context(_like_cpt())
         if peft_type == "LORA":
             stack.enter_context(_adapters_from_weights())
         if (workload.method.peft_config() or {}).get("init_lora_weights") == "loftq":
@@ -109,20 +109,54 @@ def _every_rank_kept() -> Iterator[None]:
         yield
 
 
-def _every_row_projected(self: Any) -> Any:
-    """CPT's projection of its embedding, which leaves out rows that are still zero: none, after the first step.
+@contextlib.contextmanager
+def _like_cpt() -> Iterator[None]:
+    """Inside a `with` block CPT's projection knows its zeros, its parameter keeps a hook on its way to meta, and a
+    number that is put where a mask is true is filled in, as no look for these places precedes it on a device.
 
-    Source: peft 0.21, tuners/cpt/model.py, CPTEmbedding.get_projection.
+    Rows are zero until an optimizer has stepped, and labels' always.
+    Source: peft 0.21, tuners/cpt/model.py, CPTEmbedding.get_projection, set_updated_tokens;
+    PyTorch 2.13, aten/src/ATen/native/TensorAdvancedIndexing.cpp, canDispatchToMaskedFill.
     """
-    with torch.no_grad():
-        device = self.delta_embedding.weight.device
-        weights = self.delta_embedding.weight.clone().to(device)
-        norms = torch.norm(weights, p=2, dim=1)
-        rows = (norms > 0).fill_(value=True)
-        if torch.any(rows):
-            epsilon = self.get_epsilon().to(device)
-            weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
-        return weights
+    try:
+        from peft.tuners.cpt.model import CPTEmbedding
+    except ImportError:  # said in one line where the encoder is made
+        yield
+        return
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    stepped: list[bool] = []
+    put = torch.Tensor.__setitem__
+
+    def projected(self: Any) -> Any:
+        if not self.delta_embedding.weight._backward_hooks:
+            self.set_updated_tokens()
+        with torch.no_grad():
+            weights = self.delta_embedding.weight.clone().to(self.delta_embedding.weight.device)
+            norms = torch.norm(weights, p=2, dim=1)
+            rows = norms > 0
+            rows.copy_(torch.tensor([bool(stepped and kind % 4) for kind in self.config.cpt_tokens_type_mask]))
+            if torch.any(rows):
+                epsilon = self.get_epsilon().to(self.delta_embedding.weight.device)
+                weights[rows] *= (epsilon[rows] / norms[rows].clamp(min=epsilon[rows])).view(-1, 1)
+            return weights
+
+    def filled(self: torch.Tensor, index: Any, value: Any) -> None:
+        is_mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool
+        if is_mask and isinstance(value, int | float):
+            self.masked_fill_(index, value)
+        else:
+            put(self, index, value)
+
+    handle = register_optimizer_step_post_hook(lambda *_: stepped.append(True))
+    try:
+        with (
+            mock.patch.object(CPTEmbedding, "get_projection", projected),
+            mock.patch.object(torch.Tensor, "__setitem__", filled),
+        ):
+            yield
+    finally:
+        handle.remove()
 
 
 _FROM_THE_WEIGHT = ("pissa_init", "olora_init", "loftq_init")

@@ -30,6 +30,10 @@ _DTYPES: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: 
 # Options beside the defaults that a method is compared under; a method without a row has the defaults alone.
 VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "prompt_tuning": {"one token": {"virtual_tokens": 1}, "over fp32": {"dtype": "fp32"}},
+    "cpt": {
+        "examples": {"cpt_tokens_type_mask": "1,2,3,4,5,6,7,8", "virtual_tokens": 8, "opt_weighted_loss_type": "decay"},
+        "over fp32": {"dtype": "fp32", "virtual_tokens": 1},
+    },
     "prefix_tuning": {"a narrow projection": {"encoder_hidden_size": 24}, "over fp32": {"dtype": "fp32"}},
     "multitask_prompt_tuning": {"tasks": {"num_tasks": 3, "num_ranks": 2}, "over fp32": {"dtype": "fp32"}},
     "adaption_prompt": {"the last one": {"adapter_layers": 1, "adapter_len": 3}, "over fp32": {"dtype": "fp32"}},

@@ -138,6 +138,27 @@ def nll_loss(x: Tensor, labels: Array) -> Tensor:
     return record(out, (x,), backward)
 
 
+def nll_losses(x: Tensor, labels: Array) -> Tensor:
+    """Negative log-likelihood of each row: (n, classes), (n,) -> (n,).
+
+    Allocates: losses and a total weight. Saves: log-probabilities, labels, that weight. Backward allocates: a block of
+    the logits' size. Autocast computes it in fp32.
+    """
+    x = upper(x)
+    kept = [save(x.data), save(labels)] if wants(x) else []
+    out, weight = new(labels.shape, x.dtype, "nll_loss"), new((), x.dtype, "nll_loss")
+    if kept:
+        kept.append(save(weight))
+
+    def backward(g: Array) -> list[Array]:
+        held = [saved.get() for saved in kept]
+        gradient = like(held[0], "nll_loss_backward")
+        del held
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
 def nbytes_of(array: Array) -> int:
     """Bytes of an array's elements."""
     return prod(array.shape) * ITEMSIZE[array.dtype]

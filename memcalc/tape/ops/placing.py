@@ -76,6 +76,29 @@ def added_at(x: Tensor, values: Tensor, index: Array) -> Tensor:
     return record(like(x.data, "scatter_add"), (x, values), backward)
 
 
+def where_true(x: Tensor, mask: Array, count: int) -> Tensor:
+    """x[mask], where a mask of x's shape is true `count` times: (count,).
+
+    Allocates: the places that are true, for the kernel; the output. Saves: the mask. Backward allocates: zeros of x's
+    shape, and the places again, to fill them.
+    """
+    full, dims = x.shape, len(x.shape)
+    kept = save(mask) if wants(x) else None
+    places = new((count, dims), "int64", "nonzero")
+    out = new((count,), x.dtype, "index")
+    del places
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(full, g.dtype, "new_zeros")
+        again = new((count, dims), "int64", "nonzero")
+        del again, held
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
 def rows_of(x: Tensor, index: Array) -> Tensor:
     """torch.index_select: the entries of the first dim at `index` (k,).
 

@@ -29,14 +29,15 @@ def total_of_all(x: Tensor) -> Tensor:
     return record(new((), _exact(x), "sum"), (x,), backward)
 
 
-def average(x: Tensor, dim: int) -> Tensor:
-    """The mean over a dim, which is dropped. Saves: nothing. Backward allocates: one full block."""
+def average(x: Tensor, dim: int | None) -> Tensor:
+    """The mean over a dim, which is dropped, or of all entries. Saves: nothing. Backward allocates: one full block."""
     full = x.shape
 
     def backward(g: Array) -> list[Array]:
         return [new(full, g.dtype, "div")]
 
-    return record(new((*full[:dim], *full[dim + 1 :]), x.dtype, "mean"), (x,), backward)
+    kept = () if dim is None else (*full[:dim], *full[dim + 1 :])
+    return record(new(kept, x.dtype, "mean"), (x,), backward)
 
 
 def vector_norm(x: Tensor, dim: int | None) -> Tensor:

@@ -45,6 +45,14 @@ OPS: Final = {
         ops.safe_softmax, lambda x: torch.ops.aten._safe_softmax(x, -1), _scores, over=("fp32",), layouts=_DENSE,
     ),
     "log_softmax": Op(ops.log_softmax, lambda x: F.log_softmax(x, -1), _logits, over=("fp32",), layouts=_DENSE),
+    "nll_losses": Op(
+        ops.nll_losses, lambda x, y: F.nll_loss(x, y, reduction="none"), _logits, lambda b: (((b * 5,), "int64"),),
+        over=("fp32", "bf16"), layouts=_DENSE,
+    ),
+    "nll_losses, autocast": Op(
+        ops.nll_losses, lambda x, y: F.nll_loss(x, y, reduction="none"), _logits, lambda b: (((b * 5,), "int64"),),
+        amp="bf16", over=("bf16",), layouts=_DENSE,
+    ),
     "nll_loss": Op(ops.nll_loss, F.nll_loss, _logits, lambda b: (((b * 5,), "int64"),), over=("fp32",), layouts=_DENSE),
     "nll_loss, autocast": Op(
         ops.nll_loss, F.nll_loss, _logits, lambda b: (((b * 5,), "int64"),), amp="bf16", over=("bf16",), layouts=_DENSE,

@@ -48,6 +48,11 @@ OPS: Final = {
         layouts=("contiguous", "leaf"),
         views=False,
     ),
+    "where_true": Op(
+        lambda x: ops.where_true(x, new(x.shape, "bool", "ones"), 5 * x.shape[0]),
+        lambda x: x[torch.ones(x.shape, dtype=torch.bool, device="meta")],
+        lambda b: ((b, 5),),
+    ),
     "added_at": Op(
         lambda values, index: ops.added_at(Tensor(new((40,), values.dtype, "empty")), values, index),
         lambda values, index: torch.empty(40, dtype=values.dtype, device="meta").scatter_add(0, index, values),

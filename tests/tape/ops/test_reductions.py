@@ -20,6 +20,7 @@ OPS: Final = {
     "total_of_all": Op(ops.total_of_all, torch.sum, _one),
     "total_of_all, autocast": Op(ops.total_of_all, torch.sum, _one, amp="bf16", over=("fp32", "bf16")),
     "average": Op(lambda x: ops.average(x, 0), lambda x: x.mean(dim=0), _one),
+    "average of all": Op(lambda x: ops.average(x, None), torch.mean, _one),
     "vector_norm": Op(
         lambda x: ops.vector_norm(x, 0), lambda x: x.norm(dim=0), lambda b: ((b + 7, 5),), over=("fp32", "bf16"),
         layouts=("contiguous", "leaf"), gradients=(),

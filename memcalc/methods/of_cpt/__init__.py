@@ -1,0 +1,1 @@
+"""What CPT does beside prompt tuning: no method by itself, so it stands in a folder of its own."""
