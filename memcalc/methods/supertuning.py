@@ -10,7 +10,7 @@ from memcalc.kernels import check_dtypes
 from memcalc.methods.base import OnLinears, Target, check_dropout, target_option
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
-from memcalc.tape.ops.linear import linear
+from memcalc.tape.ops.linear import linear, mm
 from memcalc.tape.ops.placing import added_at
 from memcalc.tape.ops.views import view
 from memcalc.tape.tape import Tensor, like, new, tape
@@ -113,6 +113,17 @@ class Supertuning(OnLinears):
 
     def _shapes(self, d_out: int, d_in: int) -> tuple[tuple[int, int], ...]:
         return ((self.rank, d_in), (d_out, self.rank)) if self.rank else ()
+
+    def merge(self, m: "Builder", module: str) -> None:
+        """peft 0.21.2, tuners/supertuning/layer.py, Linear.merge, _lora_delta."""
+        weight, places, trained = (m.parameters[f"{module}.{part}"] for part in ("weight", _PLACES, _VALUES))
+        indices = like(places.data, "to", "int64")
+        values = cast(trained, weight.dtype)
+        if self.rank:
+            a, b = (m.parameters[f"{module}.{part}"] for part in _FACTORS)
+            delta = cast(scale(mm(b, a)), weight.dtype)
+            del delta
+        del indices, values
 
     def saved_bytes(self, m: "Builder", name: str, nbytes: int, *, buffer: bool, targets: int) -> int:
         return nbytes if self.save_precomputed_indices or not buffer else 0

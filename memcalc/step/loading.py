@@ -116,8 +116,7 @@ def load(m: Builder, model: Architecture, family: Family, w: Workload, depth: in
     tape.category = "activations"
     trained = _mark_trained(m, model, w, reassigned)
     if w.merged:
-        model = _merge(m, model, w)
-        trained = {name: x for name, x in trained.items() if name in model.base}
+        model = _merge(m, model, w, trained)
     link(m, model)
     timeline.phase_end()
     return Loaded(trained, model, f"{family.LAYERS}.{m.layer_count - 1}.", max(0, depth - m.layer_count))
@@ -327,8 +326,10 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
     return trained
 
 
-def _merge(m: Builder, model: Architecture, w: Workload) -> Architecture:
+def _merge(m: Builder, model: Architecture, w: Workload, trained: dict[str, Tensor]) -> Architecture:
     """merge_and_unload, module by module: what is left is the base model, and no method acts on it any more.
+
+    A module's adapters are dropped from what trains, too.
 
     Source: peft 0.21.2, tuners/tuners_utils.py, _unload_and_optionally_merge.
     """
@@ -344,6 +345,7 @@ def _merge(m: Builder, model: Architecture, w: Workload) -> Architecture:
         w.method.merge(m, module)
         for name in names:
             del m.parameters[name]
+            trained.pop(name, None)
     tape.category, tape.grad = outer, True
     m.method, m.targets = Method(), frozenset()
     return model._replace(adapters={}, targets=frozenset())

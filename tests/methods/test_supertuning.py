@@ -54,6 +54,7 @@ def test_what_is_made_on_meta_takes_the_weights_dtype_as_it_does_on_a_device(mon
         {"checkpointing": True, "padded": True, "grad_accum": 2, "autocast_adapter_dtype": False},
         {"checkpointing": True, "reentrant": True, "rank": 3, "lora_dropout": 0.1, "dtype": "fp32", "amp": "bf16"},
         {"mode": "inference", "rank": 2},
+        {"mode": "inference", "rank": 2, "merged": True},
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
