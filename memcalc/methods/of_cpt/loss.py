@@ -37,7 +37,7 @@ def loss_of(logits: Tensor, labels: Array, types: Array, labelled: Labelled) -> 
     weights = _weights(counted)
     held = _by_type(b, s - 1, labelled)
     count = b * labelled.in_row - labelled.ignored
-    loss = average(mul(where_true(each, counted, count), where_true(Tensor(weights), counted, count)))
+    loss = average(mul(where_true(each, counted, count), where_true(Tensor(weights), counted, count)), None)
     del held, shift_types
     tape.category = outer
     return loss
