@@ -52,6 +52,7 @@ TINY: Final[dict[str, dict[str, Any]]] = {
 _NARROW: Final[dict[str, dict[str, Any]]] = {
     "road": {"group_size": 8},
     "c3a": {"block_size": 16},
+    "waveft": {"n_frequency": 3},
     "shira": {"rank": 2},
     "vblora": {"vector_length": 16, "num_vectors": 20},
     "adapter_drop": {"drop_layers": 1},

@@ -144,6 +144,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"block_size": 8, "target": "all-linear", "bias": "c3a_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "waveft": {
+        "all-linear": {"n_frequency": 10, "target": "all-linear", "bias": "waveft_only", "wavelet_family": "db4"},
+        "untransformed": {"use_idwt": False, "autocast_adapter_dtype": False},
+    },
     "gralora": {
         "all-linear": {"rank": 8, "gralora_k": 4, "target": "all-linear", "bias": "gralora_only"},
         "a LoRA beside it": {"hybrid_r": 3, "autocast_adapter_dtype": False},

@@ -136,3 +136,34 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Array]:
         return [gradient]
 
     return record(values, (x,), backward), places
+
+
+def marked(x: Tensor, mask: Array) -> Tensor:
+    """x[mask] of a vector, where a mask (n,) that only the device knows is true everywhere.
+
+    Allocates: the places of what is true, which die, and the output. Saves: the mask. Backward allocates: zeros, which
+    become the gradient, and the places again.
+    Source: PyTorch 2.13, aten/src/ATen/native/IndexingUtils.h, expandTensors; torch/csrc/autograd/FunctionsManual.cpp,
+    index_backward.
+    """
+    shape, dtype = x.shape, x.dtype
+    kept = save(mask) if wants(x) else None
+    out = columns_marked(x.data, mask)
+
+    def backward(g: Array) -> list[Array]:
+        assert kept is not None
+        held = kept.get()
+        gradient = new(shape, dtype, "new_zeros")
+        places = new((*shape, 1), "int64", "nonzero")
+        del places, held
+        return [gradient]
+
+    return record(out, (x,), backward)
+
+
+def columns_marked(array: Array, mask: Array) -> Array:
+    """An array's entries along its last dim where a mask is true: everywhere."""
+    places = new((*mask.shape, 1), "int64", "nonzero")
+    out = new(array.shape, array.dtype, "index")
+    del places
+    return out

@@ -40,6 +40,12 @@ OPS: Final = {
     "largest": Op(
         lambda x: ops.largest(x, 3)[0], lambda x: x.topk(3, dim=-1)[0], lambda b: ((b, 5, 8),), gradients=("expanded",)
     ),
+    "marked": Op(
+        lambda x: ops.marked(x, new(x.shape, "bool", "ones")),
+        lambda x: x[torch.ones(x.shape, dtype=torch.bool, device="meta")],
+        lambda b: ((b + 4,),),
+        layouts=("contiguous", "leaf"),
+    ),
     "rows_of": Op(
         ops.rows_of,
         lambda x, index: x.index_select(0, index),
