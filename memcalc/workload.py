@@ -256,4 +256,5 @@ def _imply(own: dict[str, Any], foreign: dict[str, Any], method_name: str, metho
         more_precise = isinstance(value, str) and str(given).startswith(value)
         if (fixed or taken_away) and given != value and not more_precise:
             flag = f"--{name.replace('_', '-')}"
-            raise InvalidWorkload(f"--method {method_name} means {flag} {value}: it cannot go with {flag} {given}")
+            meant = ",".join(value) if isinstance(value, tuple) else value
+            raise InvalidWorkload(f"--method {method_name} means {flag} {meant}: it cannot go with {flag} {given}")

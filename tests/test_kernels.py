@@ -144,6 +144,11 @@ def test_softmax_backward_keeps_one_product_beside_its_output() -> None:
     assert kernels.softmax_backward_scratch(1000) == Scratch(after=(1000,))
 
 
+def test_what_is_rolled_is_copied_first_unless_it_is_contiguous() -> None:
+    assert kernels.roll_scratch(1000, copied=True) == Scratch(before=(1000,))
+    assert kernels.roll_scratch(1000, copied=False) == Scratch()
+
+
 def test_a_matrix_by_entries_is_added_in_the_common_dtype() -> None:
     call = {"numel": 1000, "entries": 30}
     same = kernels.sparse_add_scratch(**call, dtype="bf16", values="bf16", common="bf16")

@@ -59,7 +59,9 @@ _NARROW: Final[dict[str, dict[str, Any]]] = {
     "llama_pro": {"new_blocks": 3},
 }
 
-_INSTEAD: Final = {("adaption_prompt", "bloom"): "gpt2", ("adaption_prompt", "qwen2"): "mistral"}
+_INSTEAD: Final = {
+    ("adaption_prompt", "bloom"): "gpt2", ("adaption_prompt", "qwen2"): "mistral", ("longlora", "bloom"): "gpt2",
+}  # fmt: skip
 
 _SMALL: Final[dict[str, int]] = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "vocab_size": 211,

@@ -127,4 +127,4 @@ def _details(entry: Entry) -> Iterator[tuple[str, str]]:
 def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -64,6 +64,7 @@ __all__ = [
     "gemm_4bit_scratch",
     "int8_dequant_scratch",
     "int8_quant_scratch",
+    "roll_scratch",
     "safe_softmax_scratch",
     "sdpa_kernel",
     "softmax_backward_scratch",
@@ -93,6 +94,14 @@ def softmax_backward_scratch(nbytes: int) -> Scratch:
     is there already. Allocated bytes of eager attention on a T4 are met to the byte with it.
     """
     return Scratch(after=(nbytes,))
+
+
+def roll_scratch(nbytes: int, *, copied: bool) -> Scratch:
+    """The block inside roll of `nbytes` along one dim: a contiguous copy of what is not (`copied`).
+
+    Source: PyTorch, aten/src/ATen/native/cuda/TensorTransformations.cu, roll_cuda. Unverified on a GPU.
+    """
+    return Scratch(before=(nbytes,)) if copied else Scratch()
 
 
 def safe_softmax_scratch(rows: int, width: int, dtype: str) -> Scratch:

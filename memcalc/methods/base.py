@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import gcd
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.options import LARGEST, option, options_of
@@ -50,6 +50,7 @@ DEFAULT_TARGETS = {
 
 Attended = tuple["Tensor", "Tensor | None"]  # an attention module's output, and eager attention's weights
 Turned = tuple["Tensor", "Tensor"]  # cosine and sine of the positions
+Attend = Callable[["Tensor", "Tensor", "Tensor", "Array | None"], Attended]  # queries, keys, values, mask
 
 
 class Anatomy(NamedTuple):
@@ -62,6 +63,7 @@ class Anatomy(NamedTuple):
     layers: str  # the path of the repeated layers
     depth: int  # how many of them there are
     embedding: str = ""  # the tokens' embedding
+    attends_by_interface: bool = True  # whether its attention calls a function that another can be put in place of
 
     @property
     def modules(self) -> list[str]:
@@ -217,6 +219,10 @@ class Method:
         """Which of the base model's own parameters (full names) it trains."""
         return frozenset()
 
+    def thawed(self, model: Anatomy) -> frozenset[str]:
+        """Which of the parameters that it trains peft freezes, and has no word for."""
+        return frozenset()
+
     def turns(self, model: Anatomy) -> tuple[frozenset[str], ...]:
         """Where not all that it trains does so in every step: which parameters do, step by step of a round.
 
@@ -266,6 +272,19 @@ class Method:
         `run` calls the module itself; `turned`: by what it turns queries and keys, if it does.
         """
         return run()
+
+    @property
+    def attention_groups(self) -> float | None:
+        """The part of the sequence that half of the heads see in training, the others as much, half of it further on;
+        None: all heads see all.
+        """
+        return None
+
+    def attend(
+        self, m: "Builder", q: "Tensor", k: "Tensor", v: "Tensor", mask: "Array | None", run: Attend
+    ) -> Attended:
+        """What attention gives for queries (b, heads, s, d), keys and values (b, kv_heads, s, d): (b, s, heads, d)."""
+        return run(q, k, v, mask)
 
     def table(self, m: "Builder", weight: "Tensor", name: str) -> "Tensor":
         """What tokens are looked up in: the embedding's weight (rows, hidden), `name` being its module."""
@@ -416,6 +435,11 @@ def refuse_in_place(w: "Weight", out: "Tensor", name: str) -> None:
         raise InvalidWorkload(
             f"--quant int8 cannot go with this --method: PyTorch refuses its sum in place over the output of {name}"
         )
+
+
+def refuse_packed_training(name: str) -> NoReturn:
+    """Raise InvalidWorkload where a parameter of the base that is to train is packed."""
+    raise InvalidWorkload(f"--quant packs {name}, and what is packed does not train")
 
 
 def target_option() -> Any:

@@ -10,6 +10,8 @@ from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.methods.base import (
     ALL_LINEAR,
     Anatomy,
+    Attend,
+    Attended,
     OnLinears,
     OptimizerMaker,
     check_dropout,
@@ -17,7 +19,7 @@ from memcalc.methods.base import (
     names_a_layer,
     target_option,
 )
-from memcalc.methods.of_lora import dora, plus
+from memcalc.methods.of_lora import dora, plus, shifted
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, mm
@@ -26,7 +28,7 @@ from memcalc.tape.tape import tape
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
-    from memcalc.tape.tape import Tensor
+    from memcalc.tape.tape import Array, Tensor
     from memcalc.tape.weights import Weight
 
 # peft 0.21.2, tuners/lora/config.py, init_lora_weights
@@ -79,6 +81,15 @@ class Lora(OnLinears):
     restarts: bool = option(
         False, "--restarts/--no-restarts", "merge adapters into the weights every so many steps, begin anew (ReLoRA)"
     )
+    trainable_params: tuple[str, ...] = option(
+        (), "--trainable-params", "the base's own parameters that train besides, by any part of a name: embed, norm, …"
+    )
+    group_size_ratio: float | None = option(
+        None,
+        "--group-size-ratio",
+        "attention in training sees groups of this part of the sequence, half of the heads shifted ones (LongLoRA), or "
+        "none",
+    )
     rank_pattern: tuple[str, ...] = option(
         (), "--rank-pattern", "other ranks, by the end of a target's name, a regular expression: q_proj=4,…", pairs=True
     )
@@ -93,6 +104,8 @@ class Lora(OnLinears):
         _numbers("--rank-pattern", self.rank_pattern, int)
         _numbers("--alpha-pattern", self.alpha_pattern, float)
         check_dropout("--lora-dropout", self.lora_dropout)
+        if self.group_size_ratio is not None and self.group_size_ratio > 1:
+            raise InvalidWorkload(f"--group-size-ratio {self.group_size_ratio:g}: a group is a part of the sequence")
         if self.restarts and self.use_dora:
             raise InvalidWorkload("--restarts cannot go with --use-dora: a magnitude has no part in what begins anew")
         self._check_init()
@@ -123,6 +136,8 @@ class Lora(OnLinears):
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         """Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists; utils/other.py, _set_trainable."""
+        if self.group_size_ratio is not None:
+            shifted.check_model(model)
         targets = super(Lora, self).targets(model)
         if self.layers_to_transform:
             wanted = self.target or self.default_targets(model.model_type)
@@ -155,7 +170,28 @@ class Lora(OnLinears):
             raise NotModelled(
                 "estimate does not write --bias all over --modules-to-save with biases: use memcalc trace"
             )
-        return biases
+        return biases | self.thawed(model)
+
+    def thawed(self, model: Anatomy) -> frozenset[str]:
+        found = frozenset(name for name in model.parameters if any(part in name for part in self.trainable_params))
+        flag = f"--trainable-params {shown(','.join(self.trainable_params))}"
+        if self.trainable_params and not found:
+            raise InvalidWorkload(f"{flag} is in none of the names of this model's parameters")
+        copied = sorted(name for name in found if self.copy_of(name.rpartition(".")[0], frozenset()))
+        if copied:
+            raise InvalidWorkload(f"{flag} and --modules-to-save both name {copied[0]}: it trains, or a copy does")
+        return found
+
+    @property
+    def attention_groups(self) -> float | None:
+        return self.group_size_ratio
+
+    def attend(
+        self, m: "Builder", q: "Tensor", k: "Tensor", v: "Tensor", mask: "Array | None", run: Attend
+    ) -> Attended:
+        if self.group_size_ratio is None or not m.training:
+            return run(q, k, v, mask)
+        return shifted.attend(self.group_size_ratio, q, k, v, mask, run)
 
     def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         most, rank = min(w.d_in, w.d_out), self._rank_of(name)

@@ -12,8 +12,9 @@ from torch import nn
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.realize import versions
-from memcalc.realize.freezing import freeze
+from memcalc.realize.freezing import freeze, thawed_in
 from memcalc.realize.grafting import graft, let_train
+from memcalc.realize.shifting import shift
 from memcalc.workload import Workload
 
 _TEXTLESS = {"prompt_tuning_init": "RANDOM", "tokenizer_name_or_path": None, "prompt_tuning_init_state_dict_path": None}
@@ -26,6 +27,8 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
 
     Raises InvalidWorkload where the method or peft refuses.
     """
+    if workload.method.attention_groups is not None:
+        shift(model, workload.method.attention_groups)
     plain = workload.method.peft_config()
     if plain is None:
         freeze(model, workload.method)
@@ -38,6 +41,7 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     from peft import get_peft_model
 
     graft(model, workload)
+    thawed = thawed_in(model, workload.method)
     peft_type = str(plain["peft_type"])
     there = torch.device(device) if peft_type in _MADE_ON_THE_DEVICE else contextlib.nullcontext()
     try:
@@ -46,6 +50,9 @@ def wrap(model: Any, workload: Workload, device: str) -> nn.Module:
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidWorkload(f"peft refuses this: {_first_line(error)}") from error
     _check_saved(wrapped, plain.get("modules_to_save"))
+    for parameter in thawed:
+        parameter.requires_grad_()
+    wrapped.thawed = thawed
     if workload.merged:
         return wrapped.merge_and_unload()
     for name, parameter in wrapped.named_parameters():

@@ -28,7 +28,7 @@ def counted(model: Any) -> tuple[int, int]:
 def checkpoint_bytes(model: Any) -> int:
     """Tensor bytes that save_pretrained writes: the adapters, or for full fine-tuning the whole model.
 
-    Of a model with modules of our own: those, and what else trains.
+    Of a model with modules of our own: those, and what else trains; what trains unknown to peft is written besides.
 
     What several adapters share peft writes under each name. Source: peft 0.21, peft_model.py, save_pretrained.
     """
@@ -42,7 +42,7 @@ def checkpoint_bytes(model: Any) -> int:
 
         with _StayingOnMeta():
             stored = get_peft_model_state_dict(model, state_dict=stored, save_embedding_layers=False)
-        written = [*stored.values(), *(parameter for parameter, _ in added(model))]
+        written = [*stored.values(), *(parameter for parameter, _ in added(model)), *getattr(model, "thawed", ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in written)
     own = {id(parameter) for parameter, _ in added(model)}
     seen: dict[int, int] = {}

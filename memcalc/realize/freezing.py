@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Anatomy, Method, refuse_packed_training
 
 
 def freeze(model: Any, method: Method) -> None:
@@ -13,6 +13,16 @@ def freeze(model: Any, method: Method) -> None:
     trained = method.trained(anatomy, method.targets(anatomy))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained and parameter.is_floating_point())
+
+
+def thawed_in(model: Any, method: Method) -> list[nn.Parameter]:
+    """The parameters that train although peft, which is put around the model next, freezes them."""
+    names = method.thawed(anatomy_of(model))
+    found = {name: parameter for name, parameter in model.named_parameters() if name in names}
+    for name, parameter in found.items():
+        if not parameter.is_floating_point():
+            refuse_packed_training(name)
+    return list(found.values())
 
 
 def anatomy_of(model: Any) -> Anatomy:
@@ -30,4 +40,5 @@ def anatomy_of(model: Any) -> Anatomy:
         head=next((name for name, one in modules.items() if one is head), ""),
         layers=stacks[0] if stacks else "",
         depth=depth if stacks else 0,
+        attends_by_interface=bool(getattr(model, "_supports_attention_backend", False)),
     )

@@ -116,7 +116,8 @@ def declare_bare(family: Family, c: Config, attention: attending.Attention) -> B
     parameters = tuple(name for name, declared in base.items() if declared.kind != "buffer")
     linears = tuple(name.removesuffix(".weight") for name, declared in base.items() if declared.kind in LINEAR)
     embedding = next(name for name, declared in base.items() if declared.kind == "embedding").removesuffix(".weight")
-    anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, family.LAYERS, c.layers, embedding)
+    layers = family.LAYERS, c.layers
+    anatomy = Anatomy(c.model_type, parameters, linears, family.HEAD, *layers, embedding, bare.attends_by_interface)
     assert bare.lookup is not None, "the family looks no words up"
     return Bare(base, anatomy, bare.lookup, sizes)
 

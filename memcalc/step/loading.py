@@ -10,7 +10,7 @@ from typing import NamedTuple
 from memcalc.errors import NotModelled
 from memcalc.families import Family
 from memcalc.formats import HALF, ITEMSIZE
-from memcalc.methods.base import Method
+from memcalc.methods.base import Method, refuse_packed_training
 from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Builder
@@ -318,7 +318,11 @@ def _mark_trained(m: Builder, model: Architecture, w: Workload, reassigned: froz
         else:
             flagged = w.training or name in reassigned or not w.method.frozen_in_use
             trains = flagged and adapter.trains
-        if not trains or name not in m.parameters:
+        if not trains:
+            continue
+        if name not in m.parameters:
+            if adapter is None and w.method.adds:
+                refuse_packed_training(name)
             continue
         old = m.parameters[name]
         tape.scope = name.rpartition(".")[0]

@@ -51,18 +51,33 @@ def attention(
     The second result are eager attention's weights: they live as long as the caller keeps the name.
     """
     b, count, s, d = q.shape
-    weights = None
     if m.declaring:  # attention has no parameters, and no kernel is chosen on made-up shapes
+        m.attends_by_interface = True
         return Tensor(new((b, s, count * d), q.dtype, "attention")), None
     if tape.autocast is None:
         check_dtypes("attention", q.dtype, k.dtype, v.dtype)
-    if m.attention.implementation == "eager":
-        out, weights = (eager or eager_attention)(m, q, k, v, mask)
-    elif m.attention.implementation == "sdpa":
-        out = sdpa_attention(m, q, k, v, mask)
-    else:
-        out = flash_attention_2(m, q, k, v, mask, places)
+    run = partial(_attend, m, places=places, eager=eager or eager_attention, length=s)
+    out, weights = m.method.attend(m, q, k, v, mask, run)
     return reshape(out, (b, s, count * d)), weights
+
+
+def _attend(
+    m: "Builder",
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Array | None,
+    *,
+    places: Array | None,
+    eager: "EagerAttention",
+    length: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The function of the run's implementation: (b, s, heads, d). A mask's one zero stands behind all `length`."""
+    if m.attention.implementation == "eager":
+        return eager(m, q, k, v, mask)
+    if m.attention.implementation == "sdpa":
+        return sdpa_attention(m, q, k, v, mask), None
+    return flash_attention_2(m, q, k, v, mask, places, zeros=int(q.shape[2] == length)), None
 
 
 def repeat_kv(x: Tensor, times: int) -> Tensor:
@@ -202,19 +217,19 @@ def interleaved(x: Tensor, times: int) -> Tensor:
 
 
 def flash_attention_2(
-    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None, zeros: int = 1
 ) -> Tensor:
-    """flash_attention_forward: (b, s, heads, d); fp32 inputs are cast down first.
+    """flash_attention_forward: (b, s, heads, d); fp32 inputs are cast down first. `zeros`: how many the mask has.
 
     Source: transformers 5.24.0, integrations/flash_attention.py, modeling_flash_attention_utils.py.
     """
     by_position = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
     q_half, k_half, v_half = (cast(x, m.attention.flash_dtype) if q.dtype == "fp32" else x for x in by_position)
-    return flash_by_position(m, q_half, k_half, v_half, mask, places)
+    return flash_by_position(m, q_half, k_half, v_half, mask, places, zeros)
 
 
 def flash_by_position(
-    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None
+    m: "Builder", q: Tensor, k: Tensor, v: Tensor, mask: Array | None, places: Array | None, zeros: int = 1
 ) -> Tensor:
     """_flash_attention_forward: half-precision q, k, v (b, s, heads, d) -> (b, s, heads, d).
 
@@ -226,7 +241,7 @@ def flash_by_position(
             f"{k.dtype}: take --attention sdpa, or --dtype {q.dtype}"
         )
     if mask is not None:
-        return packing.flash_over_padding(m.attention, q, k, v, mask)
+        return packing.flash_over_padding(m.attention, q, k, v, mask, zeros)
     if q.shape[0] == 1 and places is not None and places.shape[1] > 1:
         _look_for_packed_rows(places.shape[1])
     return fused.flash_library(m.attention, q, k, v)

@@ -37,6 +37,15 @@ class Hooks(Protocol):
         run: Callable[[], tuple[Tensor, Tensor | None]],
         turned: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor | None]: ...
+    def attend(
+        self,
+        m: "Builder",
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Array | None,
+        run: Callable[[Tensor, Tensor, Tensor, Array | None], tuple[Tensor, Tensor | None]],
+    ) -> tuple[Tensor, Tensor | None]: ...
     def table(self, m: "Builder", weight: Tensor, name: str) -> Tensor: ...
     def copy_of(self, module: str, targets: frozenset[str]) -> str: ...
     def feed(self, m: "Builder", batch: Batch, model: Callable[[Batch], Output]) -> Output: ...
@@ -86,6 +95,7 @@ class Builder:
         self.prefix: Cache | None = None  # the cache that the forward under way began with, for methods that change it
         self.noted: dict[str, Tensor] = {}  # what one of the method's hooks leaves for another
         self.steps = 0  # of the optimizer, which are behind
+        self.attends_by_interface = False  # once declared: whether attention goes through `attending.attention`
         self.kernels_taken: dict[str, None] = {}  # sdpa's, in order of first use
         self.lookup = lookup  # of the word embeddings, once a forward has told
         self.path = ""

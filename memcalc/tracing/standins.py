@@ -107,6 +107,7 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten.bmm.default] = StandIn(_bmm)
         found[aten.baddbmm.default] = StandIn(_baddbmm)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
+        found[aten.roll.default] = StandIn(_roll)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found[aten._scaled_dot_product_cudnn_attention.default] = StandIn(run=_cudnn_attention)
         found[aten._cudnn_rnn.default] = StandIn(opened=recurrent.forward)
@@ -235,6 +236,12 @@ def _embedding_backward(grad: torch.Tensor, indices: torch.Tensor, rows: int, *a
         dtype=DTYPE_NAMES[grad.dtype],
         grad_copied=not grad.is_contiguous(),
     )
+
+
+def _roll(x: torch.Tensor, shifts: list[int], dims: list[int] | tuple[int, ...] = ()) -> Scratch:
+    """Along several dims it is a roll along one after the other."""
+    copied = len(dims) == 1 and not x.is_contiguous()
+    return kernels.roll_scratch(x.numel() * x.element_size(), copied=copied)
 
 
 def _foreach_norm(tensors: list[torch.Tensor], *args: Any, **kwargs: Any) -> Scratch:

@@ -52,6 +52,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "ranks by name": {"rank_pattern": "v_proj=2,layers.1.self_attn.q_proj=5,h.0.self_attention.query_key_value=3"},
         "some layers": {"layers_to_transform": "0,2"},
     },
+    "longlora": {
+        "norms alone": {"trainable_params": "norm,ln_", "target": "all-linear"},
+        "biases too": {"bias": "all", "autocast_adapter_dtype": False, "dtype": "fp32"},
+    },
     "dora": {
         "all-linear, dropout": {"target": "all-linear", "lora_dropout": 0.1},
         "all biases": {"bias": "all"},
@@ -279,7 +283,7 @@ def test_its_checkpoint_is_what_save_pretrained_writes(model_type: str, method: 
 
     w = _workload(model_type, method, **options)
     model = _real(w, "meta" if method == "loftq" else "cpu")  # prompts are computed to be saved; LoftQ needs a GPU
-    ids = {id(x) for x, _ in added(model)}
+    ids = {id(x) for x in (*(x for x, _ in added(model)), *getattr(model, "thawed", ()))}
     ours = {name: x for name, x in model.named_parameters() if id(x) in ids}
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
@@ -338,6 +342,7 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.targets(model) == frozenset()
     assert base.trained(model, frozenset()) == frozenset()
     assert base.turns(model) == ()
+    assert base.thawed(model) == frozenset()
     assert base.blocks(model) == ()
     assert not base.drops_states
     assert all((base.clash(row) == "") is not row.projects for row in OPTIMIZERS.values())
@@ -349,6 +354,8 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.copy_of("q_proj", frozenset()) == ""
     assert base.default_targets("llama") == ()
     assert base.linear(builder, "x", Nothing(), "q_proj") == "W x"
+    assert base.attention_groups is None
+    assert base.attend(builder, "q", "k", "v", None, lambda *given: given) == ("q", "k", "v", None)
     assert base.peft_config() is None
     assert base.graft() is None
     assert not base.adds

@@ -19,6 +19,7 @@ def cases() -> Iterator[Case]:
     """All of them."""
     yield from _softmax()
     yield from _sums()
+    yield from _rolls()
 
 
 def _softmax() -> Iterator[Case]:
@@ -61,3 +62,17 @@ def _embedding_backward(device: str, tokens: int, rows: int, dtype: str, copied:
     if copied:
         grad = grad.transpose(1, 2).contiguous().transpose(1, 2)
     return lambda: aten.embedding_dense_backward.default(grad, indices, rows, -1, False)
+
+
+def _rolls() -> Iterator[Case]:
+    """Of half of the columns, of all, and of rows that lie in memory as columns."""
+    for dtype, layout in product(("bf16", "fp32"), ("half", "whole", "turned")):
+        kind = DTYPES[dtype]
+
+        def roll(device: str, kind: torch.dtype = kind, layout: str = layout) -> Op:
+            x = normal(device, kind, _ROWS, _WIDTH)
+            x = {"half": x[:, _WIDTH // 2 :], "whole": x, "turned": x.t()}[layout]
+            return lambda: aten.roll.default(x, [64], [0])
+
+        nbytes = _ROWS * _WIDTH * kind.itemsize // (2 if layout == "half" else 1)
+        yield Case("roll_scratch", {"nbytes": nbytes, "copied": layout != "whole"}, roll)

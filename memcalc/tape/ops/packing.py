@@ -13,19 +13,21 @@ from memcalc.tape.ops.views import indexed, reshape, reshape_array, view
 from memcalc.tape.tape import Array, Tensor, like, new, products, record, save, scratch, wants
 
 
-def flash_over_padding(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array) -> Tensor:
-    """q (b, s, heads, d), k and v (b, keys, kv_heads, d), mask (b, keys) with one zero, the last -> q's shape.
+def flash_over_padding(run: Chooser, q: Tensor, k: Tensor, v: Tensor, mask: Array, zeros: int = 1) -> Tensor:
+    """q (b, s, heads, d), k and v (b, keys, kv_heads, d), mask (b, keys) with one zero, the last, or none -> q's shape.
 
     Keys that came before have no queries.
     """
     b, s = q.shape[:2]
-    (q, k, v), indices, bounds = _packed(q, k, v, mask)
+    (q, k, v), indices, bounds = _packed(q, k, v, mask, zeros)
     return view(_placed(_attention(run, q, k, v, bounds), indices, b * s), (b, s, *q.shape[1:]))
 
 
-def _packed(q: Tensor, k: Tensor, v: Tensor, mask: Array) -> tuple[list[Tensor], Array, tuple[Array, Array]]:
+def _packed(
+    q: Tensor, k: Tensor, v: Tensor, mask: Array, zeros: int
+) -> tuple[list[Tensor], Array, tuple[Array, Array]]:
     """_upad_input: q, k, v as (tokens, heads, d), where queries stand, the bounds of queries and of keys."""
-    indices, bounds = _where(mask)
+    indices, bounds = _where(mask, zeros)
     k, v = _tokens(k, indices), _tokens(v, indices)
     b, s = q.shape[:2]
     if s == mask.shape[1]:
@@ -37,12 +39,12 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, mask: Array) -> tuple[list[Tensor],
     return [q, k, v], q_indices, (q_bounds, bounds)
 
 
-def _where(mask: Array) -> tuple[Array, Array]:
+def _where(mask: Array, zeros: int) -> tuple[Array, Array]:
     """Where tokens stand (tokens,), and the sequences' bounds (b + 1,)."""
     b, s = mask.shape
     lengths = new((b,), "int32", "sum")
     flat = mask if is_contiguous(mask.shape, mask.strides) else new(mask.shape, "bool", "clone")
-    indices = new((b * s - 1,), "int64", "nonzero")
+    indices = new((b * s - zeros,), "int64", "nonzero")
     del flat
     bounds = _bounds(b)
     del lengths
@@ -132,7 +134,7 @@ def _attention(run: Chooser, q: Tensor, k: Tensor, v: Tensor, bounds: tuple[Arra
     dtype, width = q.dtype, wide[0].shape[-1]
     kept = [save(x) for x in (*wide, out, lse, *bounds, seed)] if any(wants(x) for x in inputs) else []
     sequences = bounds[0].shape[0] - 1
-    longest = -(-tokens // sequences)  # all but the last one, which is a token shorter
+    longest = -(-tokens // sequences)  # all but the last one, which may be a token shorter
     last, past = tokens - (sequences - 1) * longest, (keys - tokens) // sequences
     size = heads * width * ((sequences - 1) * longest * (longest + past) + last * (last + past))
     products(FORWARD * size)

@@ -6,7 +6,7 @@ import pytest
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import arranging as ops
-from memcalc.tape.ops.views import view
+from memcalc.tape.ops.views import split, view
 from tests.tape.side_by_side import Op, assert_same, without_row
 
 
@@ -20,6 +20,8 @@ OPS: Final = {
     "repeat, a middle dim": Op(lambda x: ops.repeat(x, 3, 1), lambda x: x.repeat(1, 3, 1, 1), _heads),
     "repeat, rows": Op(lambda x: ops.repeat(view(x, (1, 5, 6)), 3), lambda x: x.repeat(3, 1, 1), lambda b: ((5, 6),)),
     "repeat, rows once": Op(lambda x: ops.repeat(x, 1), lambda x: x.repeat(1, 1, 1), lambda b: ((1, 5, 6),)),
+    "roll": Op(ops.roll, lambda x: x.roll(-2, 1), _heads),
+    "roll, a half": Op(lambda x: ops.roll(split(x, (2, 2), 1)[1]), lambda x: x.chunk(2, 1)[1].roll(2, 2), _heads),
     "repeat, once": Op(lambda x: ops.repeat(x, 1), lambda x: x.repeat(1, 1, 1, 1), _heads),
 }  # fmt: skip
 
