@@ -1,5 +1,6 @@
 """What torch.einsum makes of its equations, against torch on meta."""
 
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -30,6 +31,10 @@ def _of_mixture_in_torch(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bqs,qsdr->bqdr", x, y)
 
 
+def _mixtures(q: int, s: int) -> Callable[[int], tuple[tuple[int, ...], ...]]:
+    return lambda b: ((b, q, s), (q, s, 6, 4))
+
+
 OPS: Final = {
     "weighted": Op(_weighted, _weighted_in_torch, lambda b: ((b + 1,), (b + 1, 4, 8)), layouts=("contiguous", "leaf")),
     "weighted, autocast": Op(
@@ -40,7 +45,7 @@ OPS: Final = {
         f"contracted, {q} of {s}, autocast {amp}": Op(
             _of_mixture,
             _of_mixture_in_torch,
-            lambda b, q=q, s=s: ((b, q, s), (q, s, 6, 4)),
+            _mixtures(q, s),
             layouts=(("contiguous", "leaf"),) * 2,
             amp=amp,
             over=("bf16", "fp32"),
