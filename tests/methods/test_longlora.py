@@ -88,6 +88,7 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
         ("falcon", {}, "needs attention by transformers' interface: falcon has its own"),
         ("llama", {"trainable_params": "nowhere"}, "'nowhere' is in none of the names"),
         ("llama", {"modules_to_save": "embed_tokens"}, r"both name model\.embed_tokens\.weight"),
+        ("llama", {"dtype": "fp16", "amp": "fp16"}, "GradScaler refuses"),
         ("llama", {"trainable_params": "mlp", "quant": "nf4"}, "what is packed does not train"),
     ],
     ids=str,
@@ -105,7 +106,6 @@ def test_what_cannot_be_is_refused_by_both_in_the_same_words(
         ({"group_size_ratio": 1.5}, "--group-size-ratio 1.5"),
         ({"group_size_ratio": "none"}, "--method longlora means --group-size-ratio 0.25"),
         ({"trainable_params": "none"}, "--method longlora means --trainable-params embed,norm"),
-        ({"dtype": "fp16", "amp": "fp16"}, "GradScaler"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
