@@ -115,13 +115,14 @@ class PTuning(Method):
         return nbytes if name.endswith(".embedding.weight") else 0
 
     def peft_config(self) -> dict[str, Any]:
+        """An MLP is told nothing of the LSTM: peft would warn of it, and its warning fails where the type is a word."""
+        of_lstm = {"encoder_num_layers": self.encoder_num_layers, "encoder_dropout": self.encoder_dropout}
         return {
             "peft_type": "P_TUNING",
             "num_virtual_tokens": self.virtual_tokens,
             "encoder_reparameterization_type": self.encoder_reparameterization_type,
             "encoder_hidden_size": self.encoder_hidden_size or None,
-            "encoder_num_layers": self.encoder_num_layers,
-            "encoder_dropout": self.encoder_dropout,
+            **(of_lstm if self._recurrent else {}),
         }
 
 

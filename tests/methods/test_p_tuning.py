@@ -65,6 +65,10 @@ def test_on_the_cpu_the_lstm_is_onednns(producer: Callable[[Workload], Recording
         producer(tiny("llama", "p_tuning", device="cpu", dtype="fp32", **LSTM))
 
 
+def test_the_mlp_takes_options_of_the_lstm_and_does_nothing_with_them() -> None:
+    assert_alike(tiny("llama", "p_tuning", virtual_tokens=7, encoder_num_layers=5, encoder_dropout=0.5))
+
+
 def test_a_dropout_of_all_is_refused() -> None:
     with pytest.raises(InvalidWorkload, match="--encoder-dropout"):
         tiny("llama", "p_tuning", encoder_dropout=1.0)
