@@ -21,9 +21,9 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     x_low, w_low = lower(x), lower(w)  # new names: the caller's call keeps x itself alive
     if bias is None:
-        return _mm(x_low, w_low)
+        return _mm(x_low, transpose(w_low, 0, 1))
     bias_low = lower(bias)  # before x is flattened: backward, its cast runs last
-    out = _addmm(_flattened(x_low), w_low, bias_low)
+    out = _addmm(_flattened(x_low), transpose(w_low, 0, 1), bias_low)
     return view(out, (*x.shape[:-1], w.shape[0])) if len(x.shape) != 2 else out
 
 
@@ -57,8 +57,7 @@ def linear_by_hand(x: Tensor, w: Tensor) -> Tensor:
     """x @ W.T. Autocast casts the transpose, which is no leaf: the copy is not cached."""
     turned = transpose(w, 0, 1)
     x_low = lower(x)
-    w_low = transpose(lower(turned), 0, 1)
-    return _mm(x_low, w_low)
+    return _mm(x_low, lower(turned))
 
 
 def _flattened(x: Tensor) -> Tensor:
@@ -74,48 +73,48 @@ def _flattened(x: Tensor) -> Tensor:
     return record(reshape_array(x.data, (rows, before[-1])), (x,), backward)
 
 
-def _mm(x: Tensor, w: Tensor) -> Tensor:
-    """x W^T. Saves: W if x needs a gradient, the flattened x if W does.
+def _mm(x: Tensor, turned: Tensor) -> Tensor:
+    """x W^T of (..., d_in) and (d_in, d_out). Saves: W^T if x needs a gradient, the flattened x if W does.
 
-    Backward allocates: W's gradient first, then x's; W's is seen through a view, and x's where x was flattened.
+    Backward allocates: W's gradient first, then x's, seen through a view where x was flattened.
     """
-    rows, d_in, d_out, flattened = prod(x.shape[:-1]), w.shape[1], w.shape[0], len(x.shape) != 2
+    (d_in, d_out), rows, flattened = turned.shape, prod(x.shape[:-1]), len(x.shape) != 2
     flat = reshape_array(x.data, (rows, d_in)) if flattened else x.data
-    kept_w = save(w.data) if wants(x) else None
-    kept_x = save(flat) if wants(w) else None
+    kept_w = save(turned.data) if wants(x) else None
+    kept_x = save(flat) if wants(turned) else None
     out = new((rows, d_out), x.dtype, "mm")
     size = rows * d_in * d_out
     gemm(size)
-    shape, layout = x.shape, (w.shape, w.data.strides)
+    shape, layout = x.shape, (turned.shape, turned.data.strides)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
-        gw = _of_weight(*layout, g.dtype, size) if kept_x else None
+        gw = _product_like(*layout, g.dtype, size) if kept_x else None
         gx = _product((rows, d_in), g.dtype, size) if kept_w else None
         del held
         return [reshape_array(gx, shape) if gx and flattened else gx, gw]
 
-    product = record(out, (x, w), backward)
+    product = record(out, (x, turned), backward)
     return unsafe_view(product, (*shape[:-1], d_out)) if flattened else product
 
 
-def _addmm(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+def _addmm(x: Tensor, turned: Tensor, bias: Tensor) -> Tensor:
     """bias + x W^T on matrices. Saves: as `_mm`. Backward allocates: x's gradient, W's, and the bias's sum last."""
-    kept_x = save(x.data) if wants(w) else None
-    kept_w = save(w.data) if wants(x) else None
-    out = new((x.shape[0], w.shape[0]), x.dtype, "addmm")
-    size = x.shape[0] * prod(w.shape)
+    kept_x = save(x.data) if wants(turned) else None
+    kept_w = save(turned.data) if wants(x) else None
+    out = new((x.shape[0], turned.shape[1]), x.dtype, "addmm")
+    size = x.shape[0] * prod(turned.shape)
     gemm(size)
-    shape, layout = x.shape, (w.shape, w.data.strides)
+    shape, layout = x.shape, (turned.shape, turned.data.strides)
 
     def backward(g: Array) -> list[Array | None]:
         held = _unpacked(kept_w, kept_x)
         gx = _product(shape, g.dtype, size) if kept_w else None
-        gw = _of_weight(*layout, g.dtype, size) if kept_x else None
+        gw = _product_like(*layout, g.dtype, size) if kept_x else None
         del held
         return [g, gx, gw]
 
-    return record(out, (bias, x, w), backward)
+    return record(out, (bias, x, turned), backward)
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
@@ -161,11 +160,6 @@ def _product_like(shape: Shape, strides: Shape, dtype: str, multiply_adds: int) 
     if strides == (1, rows):
         return swap(_product((columns, rows), dtype, multiply_adds), 0, 1)
     return _product(shape, dtype, multiply_adds)
-
-
-def _of_weight(shape: Shape, strides: Shape, dtype: str, multiply_adds: int) -> Array:
-    """The gradient of W, by whose transpose was multiplied: in W's own layout, seen through a view."""
-    return swap(_product_like(shape[::-1], strides[::-1], dtype, multiply_adds), 0, 1)
 
 
 def bmm(x: Tensor, y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import linear as ops
+from memcalc.tape.ops.elementwise import add
 from memcalc.tape.ops.views import transpose
 from tests.tape.side_by_side import Op, assert_same, without_row
 
@@ -41,6 +42,12 @@ OPS: Final = {
     "linear, by a turned weight": Op(ops.linear, F.linear, _linear, layouts=(_DENSE, ("contiguous", "transposed"))),
     "linear, biased, by a turned weight": Op(
         ops.linear, F.linear, _biased, layouts=(_DENSE, ("contiguous", "transposed"), _DENSE), views=False
+    ),
+    "linear, twice by one weight": Op(
+        lambda x, w: add(ops.linear(x, w), ops.linear(x, w)),
+        lambda x, w: F.linear(x, w) + F.linear(x, w),
+        _linear,
+        layouts=_DENSE,
     ),
     "linear, of a matrix": Op(ops.linear, F.linear, lambda b: ((b * 5, 8), (6, 8)), layouts=_DENSE),
     "linear, of one token": Op(ops.linear, F.linear, lambda b: ((b, 1, 8), (6, 8)), layouts=_DENSE),
