@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, names_a_layer, refuse_conv1d, target_option
+from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.einsum import contracted
 from memcalc.tape.ops.elementwise import add, cast, scale
@@ -59,8 +59,8 @@ class Lily(OnLinears):
 
     @property
     def layers_alike(self) -> bool:
-        """Of all-linear it depends on the number of targets who shares with whom."""
-        return self.stride_a == 1 and ALL_LINEAR not in self.target and not names_a_layer(self.target)
+        """The first layer keeps the B that all are given; those of the others die as one."""
+        return False
 
     def _shares(self, m: "Builder", name: str) -> _Shares:
         wanted = self.target or self.default_targets(m.sizes.model_type)

@@ -7,7 +7,7 @@ import pytest
 
 from memcalc import estimating
 from memcalc.errors import InvalidWorkload, NotModelled, RunFailed
-from memcalc.recording import Recording
+from memcalc.recording import Recording, footprint_of
 from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
 from tests.producers import estimated, traced
@@ -44,12 +44,27 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "lily", **{"rank": 3, **options}))
 
 
-@pytest.mark.parametrize(("model_type", "stride_a", "layers"), [("llama", 1, 6), ("qwen2", 2, 5), ("gpt2", 1, 5)])
-def test_layers_that_are_not_written_are_as_those_that_are(model_type: str, stride_a: int, layers: int) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "layers", "options"),
+    [
+        ("llama", 6, {}),
+        ("llama", 6, {"mode": "inference"}),
+        ("qwen2", 5, {"stride_a": 2}),
+        ("olmo2", 3, {"dtype": "fp32", "stride_a": 3}),
+        ("gpt2", 5, {"quant": "nf4"}),
+    ],
+    ids=str,
+)
+def test_what_layers_share_is_shared_at_any_depth(model_type: str, layers: int, options: dict[str, Any]) -> None:
     """Conv1D's packed: these are linear layers of bitsandbytes'."""
     deeper = {"n_layer" if model_type == "gpt2" else "num_hidden_layers": layers}
-    quant = {"quant": "nf4"} if model_type == "gpt2" else {}
-    assert_alike(tiny(model_type, "lily", config_changes=deeper, rank=4, stride_a=stride_a, **quant))
+    assert_alike(tiny(model_type, "lily", config_changes=deeper, rank=4, **options))
+
+
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_sweeps_find_the_peak_of_all_layers(mode: str) -> None:
+    w = tiny("llama", "lily", config_changes={"num_hidden_layers": 6}, mode=mode)
+    assert estimating.peak_live(w) == footprint_of(w, estimating.record(w), "estimate").peak_live
 
 
 @pytest.mark.parametrize("producer", [estimated, traced])
