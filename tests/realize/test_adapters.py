@@ -41,7 +41,7 @@ def test_a_saved_adapter_trains_again() -> None:
     ("config", "told"),
     [
         ({"peft_type": "LORA", "target_modules": ["nothing"], "use_dora": True}, "peft refuses this"),
-        ({"peft_type": "CARTRIDGE"}, "peft refuses this"),
+        ({"peft_type": "FROD", "sparse_rate": 2.0}, "peft refuses this"),
         ({"peft_type": "XLORA"}, "adapters"),
     ],
 )
