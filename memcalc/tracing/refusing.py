@@ -37,6 +37,10 @@ def refuse(w: Workload, *, real: bool = False) -> None:
         _refuse_quantizing(w, config.get("loftq_config") or {})
     if peft_type in _NEEDING_VALUES and not real:
         raise NotModelled(f"trace cannot run {peft_type}: it {_NEEDING_VALUES[peft_type]}; {_WAY_OUT}")
+    if peft_type == "SUPERTUNING" and w.quant == "int8":  # meta multiplies numbers of any kinds
+        raise InvalidWorkload(
+            "--quant int8 cannot go with SUPERTUNING: peft multiplies by the codes of a packed weight"
+        )
     if w.device not in ("cuda", "cpu"):
         raise NotModelled(f"trace knows the allocators of cuda and cpu: use profile on a machine with {w.device}")
     if w.device == "cpu":

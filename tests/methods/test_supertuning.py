@@ -39,6 +39,11 @@ def test_what_it_cannot_go_with_is_refused(model_type: str, options: dict[str, A
         estimating.record(tiny(model_type, "supertuning", **options))
 
 
+def test_trace_does_not_multiply_by_codes_of_eight_bits() -> None:
+    with pytest.raises(InvalidWorkload, match="--quant int8 cannot go with SUPERTUNING"):
+        record(tiny("llama", "supertuning", quant="int8"))
+
+
 def test_what_is_made_on_meta_takes_the_weights_dtype_as_it_does_on_a_device(monkeypatch: Any) -> None:
     monkeypatch.setattr("memcalc.tracing.record.refuse", lambda w, real: None)
     w = tiny("llama", "supertuning", rank=2, device="cpu", history="none", autocast_adapter_dtype=False)
