@@ -71,8 +71,8 @@ class Glora(OnLinears):
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
         """peft 0.21.2, tuners/glora/layer.py, GloraLinear.forward."""
-        if w.turned or not isinstance(w, Plain):
-            kind = "a Conv1D" if w.turned else "packed"
+        if type(w) is not Plain:
+            kind = "packed" if w.packed else "a Conv1D" if w.turned else "a layer of its model's own class"
             raise InvalidWorkload(f"peft refuses this: {name} is {kind}, and GLoRA adapts plain torch.nn.Linear only")
         base = w.linear(x)
         dtype = w.weight.dtype

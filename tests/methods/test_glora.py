@@ -55,7 +55,7 @@ def test_nothing_to_train_is_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("producer", [estimated, traced])
-@pytest.mark.parametrize(("model_type", "options"), [("gpt2", {}), ("llama", {"quant": "nf4"})])
+@pytest.mark.parametrize(("model_type", "options"), [("gpt2", {}), ("falcon", {}), ("llama", {"quant": "nf4"})])
 def test_what_is_no_plain_linear_layer_is_refused(
     producer: Callable[[Workload], Recording], model_type: str, options: dict[str, Any]
 ) -> None:
