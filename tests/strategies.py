@@ -89,6 +89,7 @@ _WORDS: Final[Mapping[str, Sequence[object]]] = {
     "history": [(), ("same",), ("16", "empty"), ("same", "40")],
     "target": [(), ("all-linear",), ("q_proj", "mlp.up_proj")],
     "lora_dropout": [0.0, 0.1],
+    "act_fn": ["relu", "gelu", "silu"],
     "init_lora_weights": ["default", "gaussian", "pissa", "pissa_niter_4"],
 }
 

@@ -39,7 +39,7 @@ class Deft(OnLinears):
         "what is taken away: by relu(P), or qr, by an orthonormal basis",
         choices=("relu", "qr"),
     )
-    alpha: int | None = option(None, "--alpha", "R is scaled by alpha / rank; default: not at all")
+    alpha: float | None = option(None, "--alpha", "R is scaled by alpha / rank; default: not at all")
     para: bool = option(False, "--para/--no-para", "take away alone, and train no R (PaRa)")
     deft_dropout: float = option(0.0, "--deft-dropout", "dropout of R's input", aliases=("--dropout",))
     init_weights: bool = option(
