@@ -29,6 +29,7 @@ class Deft(OnLinears):
 
     Trainable parameters: rank * (d_in + d_out) per target, rank * d_out without R; a rank above d_out is d_out. Keeps
     for backward, per target in fp32: the output of W without its bias, the input, and two results of the rank's width.
+    What cuSOLVER allocates for itself to orthonormalize P is not in it.
     """
 
     rank: int = option(8, "--rank", "width of the part", aliases=("--r", "--deft-r"), size=True)

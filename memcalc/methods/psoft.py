@@ -29,9 +29,10 @@ class Psoft(OnLinears):
     with Q the Cayley transform of a skew-symmetric matrix (Wu et al. 2025, arXiv:2505.11235).
 
     Trainable parameters: rank * (rank - 1) / 2 and two vectors of `rank` per target; rank^2 where Q need not be
-    orthogonal. Keeps for backward, per target in fp32: three results of the rank's width and what makes R, matrices of
-    rank x rank, but no input: A and B, in fp32 buffers that no file holds, are frozen. On CUDA A is a part of the block
-    of all right singular vectors, min(d_in, d_out) x d_in, which therefore stays.
+    orthogonal. Keeps for backward, per target in fp32: A x and what makes R, matrices of rank x rank, but no input: A
+    and B, in fp32 buffers that no file holds, are frozen. On CUDA A is a part of the block of all right singular
+    vectors, min(d_in, d_out) x d_in, which therefore stays.
+    What cuSOLVER allocates for itself, to decompose weights and in each forward, is in none of this.
     """
 
     rank: int = option(32, "--rank", "singular values, 1 to min(d_in, d_out)", aliases=("--r", "--psoft-r"), size=True)
