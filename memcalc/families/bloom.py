@@ -5,6 +5,7 @@ Source: transformers 5.24.0, models/bloom/modeling_bloom.py.
 
 from memcalc.families.config import Config, read_bloom
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, cast, dropout
 from memcalc.tape.ops.linear import baddbmm, bmm
 from memcalc.tape.ops.loss import softmax_fp32
@@ -41,9 +42,10 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     hidden = m.layer_norm(embeds, "word_embeddings_layernorm")
     alibi, _kept_slopes = alibi_of(batch, 0 if cache is None else cache.past, c.heads, hidden.dtype)
     mask = causal_mask("eager", embeds.dtype, batch, None, cache=cache)
-    assert mask is not None, "eager attention always gets one"
     for run_block in m.layers("h", block):
-        outputs = run_block(hidden, cache, mask, alibi, c)  # a block's scores live until the next has returned
+        outputs = run_block(
+            hidden, Given(mask, None, cache, alibi=alibi), c
+        )  # a block's scores live until the next has returned
         hidden = outputs[0]
     hidden = m.layer_norm(hidden, "ln_f")
     return hidden, cache
@@ -89,34 +91,34 @@ def slopes_of(heads: int) -> list[Array]:
     return [*way, slopes]
 
 
-def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array, alibi: Array, c: Config) -> tuple[Tensor, Tensor]:
+def block(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor]:
     """BloomBlock: (b, s, hidden) -> (b, s, hidden), and the attention's probabilities."""
     normed = m.layer_norm(x, "input_layernorm")
     residual = normed if c.fields.flag("apply_residual_connection_post_layernorm", default=False) else x
-    attended, probabilities = m.call("self_attention", attention, normed, residual, cache, mask, alibi, c)
+    attended, probabilities = m.call("self_attention", attention, normed, residual, given, c)
     normed = m.layer_norm(attended, "post_attention_layernorm")
     residual = normed if c.fields.flag("apply_residual_connection_post_layernorm", default=False) else attended
     output = m.call("mlp", mlp, normed, residual, c)
     return output, probabilities
 
 
-def attention(
-    m: Builder, x: Tensor, residual: Tensor, cache: Cache | None, mask: Array, alibi: Array, c: Config
-) -> tuple[Tensor, Tensor]:
+def attention(m: Builder, x: Tensor, residual: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor]:
     """BloomAttention: (b, s, hidden) -> (b, s, hidden), and the probabilities (b, heads, s, keys)."""
     b, s, _ = x.shape
     fused = m.linear(x, "query_key_value", 3 * c.hidden, bias=True)
     split = view(fused, (b, s, c.heads, 3, c.head_dim))
     q, k, v = (transpose(select(split, 3), 1, 2) for _ in range(3))
-    if cache is not None:
-        k, v = cache.update(k, v)
+    if given.cache is not None:
+        k, v = given.cache.update(k, v)
     keys = k.shape[2]
     q = reshape(q, (b * c.heads, s, c.head_dim))
     k = transpose(reshape(k, (b * c.heads, keys, c.head_dim)), 1, 2)
     v = reshape(v, (b * c.heads, keys, c.head_dim))
-    scores = baddbmm(Tensor(alibi), q, k)
+    assert given.alibi is not None
+    scores = baddbmm(Tensor(given.alibi), q, k)
     weights = view(scores, (b, c.heads, s, keys))
-    weights = add(weights, Tensor(mask))
+    assert given.mask is not None, "eager attention always gets one"
+    weights = add(weights, Tensor(given.mask))
     probabilities = cast(softmax_fp32(weights), q.dtype)
     probabilities = dropout(probabilities, c.attention_dropout if m.training else 0.0)
     folded = view(probabilities, (b * c.heads, s, keys))

@@ -10,6 +10,7 @@ from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, read_decoder, whole_pairs
 from memcalc.tape import blocks, rotary
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.views import by_head, transpose
 from memcalc.tape.tape import Tensor
@@ -24,7 +25,7 @@ def read(model: Model) -> Config:
     return whole_pairs(read_decoder(model, Defaults(intermediate=22528, max_positions=8192, tied=True)))
 
 
-def layer(m: Builder, x: Tensor, given: llama.Given, c: Config, p: llama.Parts) -> Tensor:
+def layer(m: Builder, x: Tensor, given: Given, c: Config, p: llama.Parts) -> Tensor:
     """CohereDecoderLayer: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = norm(m, x, "input_layernorm")

@@ -12,6 +12,7 @@ from memcalc.families.bloom import slopes_of
 from memcalc.families.config import Config, Defaults, Keys, read_decoder, whole_pairs
 from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, scaled_in_place
 from memcalc.tape.ops.loss import softmax_to
 from memcalc.tape.ops.views import by_head, expand, narrow, pick, reshape, select, transpose, view
@@ -86,7 +87,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     turned = llama.LLAMA.turn(m, embeds.dtype, places, c)
     hidden = embeds
     for run_block in m.layers("h", block):
-        outputs = run_block(hidden, llama.Given(mask, places, cache, *turned[0]), alibi, c)
+        outputs = run_block(hidden, Given(mask, places, cache, turned[0], alibi), c)
         hidden = outputs[0]
     return m.layer_norm(hidden, "ln_f"), cache
 
@@ -130,7 +131,7 @@ def with_alibi(mask: Array, alibi: Array) -> Array:
     return out
 
 
-def block(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c: Config) -> tuple[Tensor, ...]:
+def block(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, ...]:
     """FalconDecoderLayer: (b, s, hidden) -> (b, s, hidden), and eager's probabilities."""
     residual = x
     if newer(c) and norms(c) == 2:
@@ -138,7 +139,7 @@ def block(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c: Con
         mlp_normed = m.layer_norm(x, "ln_mlp")
     else:
         normed = mlp_normed = m.layer_norm(x, "input_layernorm")
-    attended, *probabilities = m.call("self_attention", attention, normed, given, alibi, c)
+    attended, *probabilities = m.call("self_attention", attention, normed, given, c)
     if not newer(c) and not parallel(c):
         residual = dropout_add(m, attended, residual, c.output_dropout)
         mlp_normed = m.layer_norm(residual, "post_attention_layernorm")
@@ -155,14 +156,14 @@ def dropout_add(m: Builder, x: Tensor, residual: Tensor, rate: float) -> Tensor:
     return out
 
 
-def attention(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c: Config) -> tuple[Tensor, ...]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, ...]:
     """FalconAttention: (b, s, hidden) -> (b, s, hidden), and eager's probabilities."""
     b, s, _ = x.shape
     width = (c.heads + 2 * c.kv_heads) * c.head_dim
     fused = m.linear(x, "query_key_value", width, c.attention_bias, "matmul")
     q, k, v = split_heads(fused, c)
     q, k, v = transpose(q, 1, 2), transpose(k, 1, 2), transpose(v, 1, 2)
-    if alibi is None:
+    if given.alibi is None:
         q, k = rotary.apply_rotary(q, k, given.cos, given.sin)
     if given.cache is not None:
         k, v = given.cache.update(k, v)
@@ -179,8 +180,8 @@ def attention(m: Builder, x: Tensor, given: llama.Given, alibi: Array | None, c:
     elif m.attention.implementation == "sdpa":
         out = attending.scaled_dot_product_attention(m, q, k, v, given.mask, gqa=False)
         out = transpose(out, 1, 2)
-    elif alibi is not None:
-        out, weights, *_held = attention_by_alibi(m, q, k, v, given.mask, alibi, x.dtype)
+    elif given.alibi is not None:
+        out, weights, *_held = attention_by_alibi(m, q, k, v, given.mask, given.alibi, x.dtype)
         probabilities = [weights]
     else:
         scores = scaled_in_place(attending.matmul(q, transpose(k, 2, 3)))

@@ -10,6 +10,7 @@ from memcalc.errors import NotModelled
 from memcalc.families.config import Config, Defaults, Keys, read_decoder
 from memcalc.tape import attending, blocks
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.loss import softmax
 from memcalc.tape.ops.views import heads, split, transpose
@@ -66,7 +67,7 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     mask = causal_mask(m.attention.implementation, embeds.dtype, batch, places, cache=cache)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)
     for run_block in m.layers("h", block, held=(places, m.handed(batch)), positional=True):
-        hidden = run_block(hidden, cache, mask, places, c)
+        hidden = run_block(hidden, Given(mask, places, cache), c)
     return m.layer_norm(hidden, "ln_f"), cache if m.use_cache else None
 
 
@@ -80,12 +81,12 @@ def look_for_padding(ids: Array) -> None:
     del ends, same, answer
 
 
-def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, places: Array, c: Config) -> Tensor:
+def block(m: Builder, x: Tensor, given: Given, c: Config) -> Tensor:
     """GPT2Block: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = m.layer_norm(x, "ln_1")
     attended, _weights = m.method.attention(
-        m, "attn", hidden, lambda: m.call("attn", attention, hidden, cache, mask, places, c), None
+        m, "attn", hidden, lambda: m.call("attn", attention, hidden, given, c), None
     )
     hidden = add(attended, residual)
     residual = hidden
@@ -94,16 +95,14 @@ def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, places
     return add(residual, output)
 
 
-def attention(
-    m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, places: Array, c: Config
-) -> tuple[Tensor, Tensor | None]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor | None]:
     """GPT2Attention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
     q, k, v = split(m.linear(x, "c_attn", 3 * c.hidden, bias=True, kind="conv1d"), 3 * (c.hidden,), 2)
     k, v = heads(k, c.head_dim), heads(v, c.head_dim)
     q = heads(q, c.head_dim)
-    if cache is not None:
-        k, v = cache.update(k, v)
-    out, weights = attending.attention(m, q, k, v, mask, places, eager_attention)
+    if given.cache is not None:
+        k, v = given.cache.update(k, v)
+    out, weights = attending.attention(m, q, k, v, given.mask, given.places, eager_attention)
     out = m.linear(out, "c_proj", c.hidden, bias=True, kind="conv1d")
     out = dropout(out, c.hidden_dropout if m.training else 0.0)
     return out, weights

@@ -10,10 +10,11 @@ from memcalc.families import gpt2
 from memcalc.families.config import Config, read_decoder
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import by_head, heads, split, transpose, view
 from memcalc.tape.prelude import Batch, Cache, Output, causal_mask, positions
-from memcalc.tape.tape import Array, Tensor
+from memcalc.tape.tape import Tensor
 
 MODULES = (*gpt2.MODULES[:-1], "transformer.bias", gpt2.MODULES[-1])
 LAYER_MODULES, LAYERS, HEAD = gpt2.LAYER_MODULES, gpt2.LAYERS, gpt2.HEAD
@@ -44,15 +45,15 @@ def model(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
     hidden = add(embeds, position_embeds)
     hidden = dropout(hidden, c.embedding_dropout if m.training else 0.0)
     for run_block in m.layers("h", block, held=m.handed(batch)):
-        hidden = run_block(hidden, cache, mask, c)
+        hidden = run_block(hidden, Given(mask, None, cache), c)
     return m.layer_norm(hidden, "ln_f"), cache
 
 
-def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, c: Config) -> Tensor:
+def block(m: Builder, x: Tensor, given: Given, c: Config) -> Tensor:
     """GPTBigCodeBlock: (b, s, hidden) -> (b, s, hidden)."""
     residual = x
     hidden = m.layer_norm(x, "ln_1")
-    attended, _weights = m.call("attn", attention, hidden, cache, mask, c)
+    attended, _weights = m.call("attn", attention, hidden, given, c)
     hidden = add(attended, residual)
     residual = hidden
     hidden = m.layer_norm(hidden, "ln_2")
@@ -60,14 +61,12 @@ def block(m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, c: Con
     return add(residual, output)
 
 
-def attention(
-    m: Builder, x: Tensor, cache: Cache | None, mask: Array | None, c: Config
-) -> tuple[Tensor, Tensor | None]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor | None]:
     """GPTBigCodeAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
     q, k, v = _projected(m, x, c)
-    if cache is not None:
-        k, v = cache.update(k, v)
-    out, weights = attending.attention(m, q, k, v, mask, None)
+    if given.cache is not None:
+        k, v = given.cache.update(k, v)
+    out, weights = attending.attention(m, q, k, v, given.mask, None)
     out = m.linear(out, "c_proj", c.hidden, bias=True)
     out = dropout(out, c.hidden_dropout if m.training else 0.0)
     return out, weights

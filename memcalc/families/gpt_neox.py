@@ -10,6 +10,7 @@ from memcalc.families import llama
 from memcalc.families.config import Config, Defaults, Keys, read_decoder, rotary_dim
 from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import by_head, split, transpose
 from memcalc.tape.prelude import Batch, Output
@@ -38,7 +39,7 @@ def forward(m: Builder, batch: Batch, c: Config) -> Output:
     return m.causal_lm(hidden, HEAD, c.vocab, "gpt_neox.embed_in.weight" if c.tied else "", batch, cache)
 
 
-def layer(m: Builder, x: Tensor, given: llama.Given, c: Config, p: llama.Parts) -> Tensor:
+def layer(m: Builder, x: Tensor, given: Given, c: Config, p: llama.Parts) -> Tensor:
     """GPTNeoXLayer: (b, s, hidden) -> (b, s, hidden)."""
     rate = c.hidden_dropout if m.training else 0.0
     attended, _weights = m.call("attention", attention, m.layer_norm(x, "input_layernorm"), given, c)
@@ -53,7 +54,7 @@ def layer(m: Builder, x: Tensor, given: llama.Given, c: Config, p: llama.Parts) 
     return add(output, attended)
 
 
-def attention(m: Builder, x: Tensor, given: llama.Given, c: Config) -> tuple[Tensor, Tensor | None]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor | None]:
     """GPTNeoXAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights."""
     qkv = transpose(by_head(m.linear(x, "query_key_value", 3 * c.hidden, c.attention_bias), 3 * c.head_dim), 1, 2)
     q, k, v = split(qkv, 3 * (c.head_dim,), 3)

@@ -10,6 +10,7 @@ from memcalc.errors import NotModelled
 from memcalc.families.config import Config, read_llama_like
 from memcalc.tape import attending, blocks, rotary
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, dropout
 from memcalc.tape.ops.views import heads
 from memcalc.tape.prelude import Batch, Cache, Output, causal_masks, positions
@@ -24,16 +25,6 @@ LEARNED_POSITIONS = False
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 read = read_llama_like
-
-
-class Given(NamedTuple):
-    """What a layer is given beside its input."""
-
-    mask: Array | None
-    places: Array
-    cache: Cache | None
-    cos: Tensor
-    sin: Tensor
 
 
 FREQUENCIES = {"longrope": rotary.longrope_frequencies, "dynamic": rotary.dynamic_frequencies}  # chosen in each forward
@@ -65,7 +56,7 @@ def layer(m: Builder, x: Tensor, given: Given, c: Config, p: "Parts") -> Tensor:
     residual = x
     hidden = p.norm(m, x, before_attention) if before_attention else x
     hidden, _weights = m.method.attention(  # kept until the layer returns
-        m, "self_attn", hidden, lambda: m.call("self_attn", p.attention, hidden, given, c, p), (given.cos, given.sin)
+        m, "self_attn", hidden, lambda: m.call("self_attn", p.attention, hidden, given, c, p), given.turned
     )
     if after_attention:
         hidden = p.norm(m, hidden, after_attention)
@@ -158,5 +149,5 @@ def model(m: Builder, batch: Batch, c: Config, p: Parts) -> tuple[Tensor, Cache 
     turned = p.turn(m, hidden.dtype, places, c)
     for index, decoder_layer in enumerate(m.layers("layers", p.layer, held=m.handed(batch))):
         window = c.window(index)
-        hidden = decoder_layer(hidden, Given(masks[window], places, cache, *turned[window]), c, p)
+        hidden = decoder_layer(hidden, Given(masks[window], places, cache, turned[window]), c, p)
     return p.norm(m, hidden, p.last_norm), cache if p.hands_back or m.use_cache else None

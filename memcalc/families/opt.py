@@ -10,6 +10,7 @@ from memcalc.errors import NotModelled
 from memcalc.families.config import Config, Defaults, Keys, read_decoder
 from memcalc.tape import attending, blocks
 from memcalc.tape.builder import Builder
+from memcalc.tape.layer import Given
 from memcalc.tape.ops.elementwise import add, dropout, scale
 from memcalc.tape.ops.views import heads, reshape, view
 from memcalc.tape.prelude import Batch, Cache, Output, causal_mask
@@ -71,7 +72,7 @@ def decoder(m: Builder, batch: Batch, c: Config) -> tuple[Tensor, Cache | None]:
         embeds = m.linear(embeds, "project_in", c.hidden)
     hidden = add(embeds, position_embeds)
     for run_layer in m.layers("layers", layer, held=m.handed(batch)):
-        hidden = run_layer(hidden, mask, places, cache, c)
+        hidden = run_layer(hidden, Given(mask, places, cache), c)
     kept = not c.fields.flag("_remove_final_layer_norm", default=False)
     if kept and c.fields.flag("do_layer_norm_before", default=True):
         hidden = norm(m, hidden, "final_layer_norm", c)
@@ -93,13 +94,13 @@ def places_of(mask: Array) -> Array:
     return places
 
 
-def layer(m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, c: Config) -> Tensor:
+def layer(m: Builder, x: Tensor, given: Given, c: Config) -> Tensor:
     """OPTDecoderLayer: (b, s, hidden) -> (b, s, hidden). The MLP sees (b * s, hidden)."""
     rate = c.hidden_dropout if m.training else 0.0
     before = c.fields.flag("do_layer_norm_before", default=True)
     residual = x
     hidden = norm(m, x, "self_attn_layer_norm", c) if before else x
-    hidden, _weights = m.call("self_attn", attention, hidden, mask, places, cache, c)
+    hidden, _weights = m.call("self_attn", attention, hidden, given, c)
     hidden = dropout(hidden, rate)
     hidden = add(residual, hidden)
     if not before:
@@ -124,17 +125,15 @@ def norm(m: Builder, x: Tensor, name: str, c: Config) -> Tensor:
     return m.layer_norm(x, name, affine=c.fields.flag("layer_norm_elementwise_affine", default=True))
 
 
-def attention(
-    m: Builder, x: Tensor, mask: Array | None, places: Array, cache: Cache | None, c: Config
-) -> tuple[Tensor, Tensor | None]:
+def attention(m: Builder, x: Tensor, given: Given, c: Config) -> tuple[Tensor, Tensor | None]:
     """OPTAttention: (b, s, hidden) -> (b, s, hidden), and eager's weights. The queries are scaled before."""
     q = scale(m.linear(x, "q_proj", c.hidden, c.attention_bias))
     q = heads(q, c.head_dim)
     k = m.linear(x, "k_proj", c.hidden, c.attention_bias)
     v = m.linear(x, "v_proj", c.hidden, c.attention_bias)
     k, v = heads(k, c.head_dim), heads(v, c.head_dim)
-    if cache is not None:
-        k, v = cache.update(k, v)
-    out, weights = attending.attention(m, q, k, v, mask, places)
+    if given.cache is not None:
+        k, v = given.cache.update(k, v)
+    out, weights = attending.attention(m, q, k, v, given.mask, given.places)
     out = m.linear(out, "out_proj", c.hidden, c.output_bias)
     return out, weights

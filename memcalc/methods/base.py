@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import gcd
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
 
 from memcalc.errors import InvalidWorkload, NotModelled, shown
 from memcalc.options import LARGEST, option, options_of
@@ -11,11 +11,14 @@ from memcalc.options import LARGEST, option, options_of
 if TYPE_CHECKING:
     from memcalc.optimizers import Optimizer
     from memcalc.tape.builder import Builder
+    from memcalc.tape.layer import Given
     from memcalc.tape.prelude import Batch, Output
     from memcalc.tape.tape import Array, Tensor
     from memcalc.tape.weights import Weight
 
 ALL_LINEAR = "all-linear"
+
+R = TypeVar("R")  # what a layer gives: its output, or several
 
 # Families of methods, as surveys sort them (Lialin et al. 2023, arXiv:2303.15647, section 3); "lean" are those that
 # reach every parameter with less memory.
@@ -263,6 +266,10 @@ class Method:
     def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
         """The output of the linear layer `name` for x (b, s, d_in)."""
         return w.linear(x)
+
+    def layer(self, m: "Builder", x: "Tensor", given: "Given", run: "Callable[[Tensor, Given], R]") -> R:
+        """What the repeated layer under way gives for x (b, s, hidden). `run` calls the layer itself."""
+        return run(x, given)
 
     def attention(
         self, m: "Builder", name: str, x: "Tensor", run: Callable[[], Attended], turned: Turned | None

@@ -12,7 +12,7 @@ from memcalc.errors import InvalidWorkload
 from memcalc.tape import attending, blocks
 from memcalc.tape.chunked import chunked_loss
 from memcalc.tape.declared import Adapter, Common, Declared, Kind, Lookup, Sizes
-from memcalc.tape.layer import Layer
+from memcalc.tape.layer import Given, Layer
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.elementwise import cast, mul
 from memcalc.tape.ops.loss import embedding
@@ -29,6 +29,7 @@ class Hooks(Protocol):
     """What the builder asks of a method (methods/base.py)."""
 
     def linear(self, m: "Builder", x: Tensor, w: Weight, name: str) -> Tensor: ...
+    def layer(self, m: "Builder", x: Tensor, given: Given, run: Callable[[Tensor, Given], R]) -> R: ...
     def attention(
         self,
         m: "Builder",
@@ -329,7 +330,7 @@ class Builder:
     def layers(
         self,
         name: str,
-        layer: Callable[Concatenate["Builder", Tensor, P], R],
+        layer: Callable[Concatenate["Builder", Tensor, Given, P], R],
         held: object = None,
         *,
         positional: bool = False,

@@ -1,16 +1,37 @@
 """A call of one of a model's repeated layers, checkpointed where the run says so."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from memcalc.tape.checkpoint import checkpoint, checkpoint_reentrant
-from memcalc.tape.tape import Tensor, tape
+from memcalc.tape.prelude import Cache
+from memcalc.tape.tape import Array, Tensor, tape
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Given(NamedTuple):
+    """What a layer is given beside its input, by the model that has made it for all layers."""
+
+    mask: Array | None
+    places: Array | None
+    cache: Cache | None
+    turned: tuple[Tensor, Tensor] | None = None  # cosine and sine by position
+    alibi: Array | None = None
+
+    @property
+    def cos(self) -> Tensor:
+        assert self.turned is not None
+        return self.turned[0]
+
+    @property
+    def sin(self) -> Tensor:
+        assert self.turned is not None
+        return self.turned[1]
 
 
 class Layer(Generic[P, R]):
@@ -22,7 +43,7 @@ class Layer(Generic[P, R]):
         self,
         m: "Builder",
         path: str,
-        module: Callable[Concatenate["Builder", Tensor, P], R],
+        module: Callable[Concatenate["Builder", Tensor, Given, P], R],
         held: object,
         positional: bool,
         checkpointed: bool,
@@ -34,12 +55,12 @@ class Layer(Generic[P, R]):
         self.module = module
         self.positional = positional
 
-    def __call__(self, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, x: Tensor, given: Given, *args: P.args, **kwargs: P.kwargs) -> R:
         def run(x: Tensor) -> R:
             m, outer, scope = self.m, self.m.path, tape.scope
             m.path = tape.scope = self.path
             try:
-                return self.module(m, x, *args, **kwargs)
+                return m.method.layer(m, x, given, lambda x, given: self.module(m, x, given, *args, **kwargs))
             finally:
                 m.path, tape.scope = outer, scope
 
