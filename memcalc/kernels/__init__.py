@@ -3,6 +3,7 @@ allocates for itself, cuBLAS workspaces. Plain integers in and out, from a plain
 """
 
 from memcalc.kernels.choice import check_dtypes, sdpa_kernel, takes_gqa
+from memcalc.kernels.choosing import sort_scratch, topk_scratch
 from memcalc.kernels.efficient import (
     cudnn_backward_scratch,
     cudnn_lse_shape,
@@ -68,9 +69,11 @@ __all__ = [
     "safe_softmax_scratch",
     "sdpa_kernel",
     "softmax_backward_scratch",
+    "sort_scratch",
     "sparse_add_scratch",
     "sparse_mask_scratch",
     "takes_gqa",
+    "topk_scratch",
 ]
 
 flash_library_backward_scratch = flash_backward_scratch  # the flash-attn library's mha_bwd is the same code

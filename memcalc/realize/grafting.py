@@ -16,18 +16,18 @@ def graft(model: Any, workload: Workload) -> None:
     plain = workload.method.graft()
     if plain is None:
         return
+    raised = workload.autocast_adapter_dtype and not workload.method.keeps_dtype
 
     def like(module: Any) -> dict[str, Any]:
         """A neighbour's device; fp32 where adapters are kept in it, else the dtype in which the module computes."""
         weight = module.weight
         dtype = weight.dtype if weight.is_floating_point() else DTYPES[workload.dtype]
-        return {"device": weight.device, "dtype": torch.float32 if workload.autocast_adapter_dtype else dtype}
+        return {"device": weight.device, "dtype": torch.float32 if raised else dtype}
 
-    anatomy = anatomy_of(model)
-    targets = workload.method.targets(anatomy)
+    targets = workload.method.targets(anatomy_of(model))
     file = import_module(f"memcalc.realize.modules.{plain['module']}")
     options = {name: value for name, value in plain.items() if name != "module"}
-    file.put(model, [name for name in anatomy.linears if name in targets], like, **options)
+    file.put(model, [name for name, _ in model.named_modules() if name in targets], like, **options)
     let_train(model, workload)
     model.train(workload.training)
 

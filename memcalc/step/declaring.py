@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from math import prod
 from typing import NamedTuple, TypeVar
 
@@ -34,22 +35,26 @@ class Architecture(NamedTuple):
 
 
 def parameter_order(model: Architecture) -> list[str]:
-    """Every parameter in the order of model.parameters(): a target's adapters follow its base weight and bias, or stand
-    before those of its modules.
+    """Every parameter in the order of model.parameters(): a target's adapters follow all that the base has there, but
+    parameters of a target that consists of modules stand before those of its modules.
     """
+    leading: dict[str, list[str]] = {}
     following: dict[str, list[str]] = {}
+    leaves = {name.rpartition(".")[0] for name in model.base}
     for name, adapter in model.adapters.items():
-        following.setdefault(adapter.module(name), []).append(name)
-    names = list(model.base)
+        module = adapter.module(name)
+        stands = following if "." in adapter.part or module in leaves else leading
+        stands.setdefault(module, []).append(name)
     order: list[str] = []
-    for position, name in enumerate(names):
+    for name, after in zip_longest(model.base, [*model.base][1:], fillvalue=""):
         module = name.rpartition(".")[0]
-        order += following.pop(module.rpartition(".")[0], ())
+        order += leading.pop(module.rpartition(".")[0], ())
         order.append(name)
-        last = position + 1 == len(names) or names[position + 1].rpartition(".")[0] != module
-        if last:
+        while module and not after.startswith(f"{module}."):
             order += following.pop(module, ())
-    return order + [name for names in following.values() for name in names]  # of a head without a weight of its own
+            module = module.rpartition(".")[0]
+    placed = set(order)
+    return order + [name for name in model.adapters if name not in placed]  # of a head without a weight of its own
 
 
 def trained_in(model: Architecture) -> int:
@@ -186,14 +191,12 @@ def _registered(declared: Mapping[str, T], family: Family, layers: int, run: int
 
 
 def _of_layer(declared: Mapping[str, T], family: Family, index: int) -> list[tuple[str, T]]:
-    """What one layer declared, by name within it."""
+    """What one layer declared, by name within it; modules that a method has put in come last."""
     prefix = f"{family.LAYERS}.{index}."
     inner = {name.removeprefix(prefix): value for name, value in declared.items() if name.startswith(prefix)}
-    ordered = [
-        (name, value)
-        for module in family.LAYER_MODULES
-        for name, value in inner.items()
-        if name.startswith(f"{module}.")
-    ]
-    assert len(ordered) == len(inner), "LAYER_MODULES does not name every submodule"
-    return ordered
+    ordered = {
+        name: value for module in family.LAYER_MODULES for name, value in inner.items() if name.startswith(f"{module}.")
+    }
+    put_in = {name: value for name, value in inner.items() if name not in ordered}
+    assert all(isinstance(value, Adapter) for value in put_in.values()), "LAYER_MODULES does not name every submodule"
+    return [*ordered.items(), *put_in.items()]

@@ -289,9 +289,9 @@ def _make(m: Builder, added: Mapping[str, Adapter], w: Workload) -> None:
 def _made_in(m: Builder, module: str, w: Workload) -> str:
     """The dtype of a module's weight; over a packed one, which is no parameter, the compute dtype."""
     ours = w.method.peft_config() is None or w.method.graft() is not None
-    if ours and w.autocast_adapter_dtype:  # our own modules are made as they stay
+    if ours and w.autocast_adapter_dtype and not w.method.keeps_dtype:  # our own modules are made as they stay
         return "fp32"
-    if w.method.keeps_dtype and any(name.startswith(f"{module}.") for name in m.weights):
+    if not ours and w.method.keeps_dtype and any(name.startswith(f"{module}.") for name in m.weights):
         return "fp32"
     base = m.parameters.get(f"{module}.weight")
     if base is not None:

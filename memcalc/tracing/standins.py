@@ -7,6 +7,7 @@ Composites that ask "is this a CUDA tensor?" are given a kernel at AutogradMeta 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,6 +109,8 @@ def table(gpu: Gpu | None) -> dict[Any, StandIn]:
         found[aten.baddbmm.default] = StandIn(_baddbmm)
         found[aten._foreach_norm.Scalar] = StandIn(_foreach_norm)
         found[aten.roll.default] = StandIn(_roll)
+        found[aten.topk.default] = StandIn(partial(_topk, gpu))
+        found[aten.sort.default] = StandIn(_sort)
         found[aten._safe_softmax.default] = StandIn(safe_softmax_scratch)
         found[aten._scaled_dot_product_cudnn_attention.default] = StandIn(run=_cudnn_attention)
         found[aten._cudnn_rnn.default] = StandIn(opened=recurrent.forward)
@@ -242,6 +245,22 @@ def _roll(x: torch.Tensor, shifts: list[int], dims: list[int] | tuple[int, ...] 
     """Along several dims it is a roll along one after the other."""
     copied = len(dims) == 1 and not x.is_contiguous()
     return kernels.roll_scratch(x.numel() * x.element_size(), copied=copied)
+
+
+def _topk(gpu: Gpu, x: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sort: bool = True) -> Scratch:
+    """Of rows, unsorted; what else there is stays without blocks of its own."""
+    if x.dim() != 2 or dim not in (-1, 1) or sort or x.dtype not in DTYPE_NAMES:
+        return NOTHING
+    rows, length = x.shape
+    return kernels.topk_scratch(rows=rows, length=length, dtype=DTYPE_NAMES[x.dtype], gpu=gpu)
+
+
+def _sort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> Scratch:
+    """Of rows of int64; what else there is stays without blocks of its own."""
+    if x.dim() != 2 or dim not in (-1, 1) or x.dtype != torch.int64:
+        return NOTHING
+    rows, length = x.shape
+    return kernels.sort_scratch(rows=rows, length=length)
 
 
 def _foreach_norm(tensors: list[torch.Tensor], *args: Any, **kwargs: Any) -> Scratch:

@@ -84,7 +84,8 @@ def test_its_family_suits_what_it_does(method: str) -> None:
     w = _small(method)
     if method == "diff_pruning":
         return  # its differences stand beside the weights in training alone
-    adds = any(adapter.kind != "buffer" and not adapter.of for adapter in architecture_of(w).adapters.values())
+    added = architecture_of(w).adapters.values()
+    adds = w.method.adds and any(adapter.kind != "buffer" and not adapter.of for adapter in added)
     kind: Kind = w.method.kind
     assert (kind in ("soft prompt", "adapter")) == (adds and not w.method.merges), f"{method}: {kind}"
     assert (kind == "soft prompt") <= (w.method.peft_config() is not None)

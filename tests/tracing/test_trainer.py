@@ -9,6 +9,7 @@ import torch
 from memcalc.comparing import first_difference
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.realize.freezing import anatomy_of
+from memcalc.realize.grafting import graft
 from memcalc.realize.restarting import restart
 from memcalc.timeline import Timeline
 from memcalc.tracing.own_step import TracedStep
@@ -32,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lisa": {"method": "lisa", "lisa_layers": 1, "dtype": "bf16"},
     "lisa, dropped states": {"method": "lisa", "lisa_layers": 1, "lisa_states": "dropped", "dtype": "fp32"},
     "relora": {"method": "relora", "dtype": "bf16"},
+    "mixture of depths": {"method": "mixture_of_depths", "dtype": "bf16"},
     "badam": {"method": "badam", "dtype": "bf16"},
     "galore": {"method": "galore", "rank": 8, "dtype": "bf16"},
     "galore, layer by layer, fp32": {
@@ -77,6 +79,8 @@ def _last_step(w: Any, folder: str) -> Timeline:
         model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).to("cuda")
         if w.method_name in ("lora", "relora"):
             model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]))
+        if w.method_name == "mixture_of_depths":
+            graft(model, w)
         turns = w.method.turns(anatomy_of(model)) or ((None, None) if w.method_name == "badam" else (None,))
         arguments = transformers.TrainingArguments(
             folder,
