@@ -65,6 +65,8 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
         peft_type = (workload.method.peft_config() or {}).get("peft_type")
         if peft_type == "CPT":
             stack.enter_context(_like_cpt())
+        if peft_type == "POLY":  # torch._dynamo sees to it in any process that imports it, as transformers does
+            stack.enter_context(mock.patch("torch.distributions.Distribution._validate_args", new=False))
         if peft_type == "LORA":
             stack.enter_context(_adapters_from_weights())
         if (workload.method.peft_config() or {}).get("init_lora_weights") == "loftq":
