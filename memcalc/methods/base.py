@@ -305,8 +305,10 @@ class Method:
         """
         yield ""
 
-    def made(self, m: "Builder") -> None:
-        """Let go of what was made for single modules and is not kept, now that all of them are given theirs."""
+    def finish(self, m: "Builder", modules: Sequence[str]) -> None:
+        """Make what is made when all modules (full names, in order) have the rest, before any of it is raised; let go
+        of what was made for single ones and is not kept.
+        """
 
     def merge(self, m: "Builder", module: str) -> None:
         """Compute what the adapters of the target `module` (full name) add to its weight, in place.

@@ -98,7 +98,7 @@ class Lily(OnLinears):
                 m.noted[f"{module}.{part}"] = Tensor(like(owned, part, category="adapter"))
         yield ""
 
-    def made(self, m: "Builder") -> None:
+    def finish(self, m: "Builder", modules: Sequence[str]) -> None:
         """LilyModel._post_injection_hook."""
         m.noted.clear()
 

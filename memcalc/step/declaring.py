@@ -71,8 +71,8 @@ def changed_in(model: Architecture, method: Method) -> int:
     for name, adapter in model.adapters.items():
         if adapter.of:
             changed += prod(adapter.shape)
-        elif adapter.trains:
-            beside[adapter.module(name)] += prod(adapter.shape)
+        else:
+            beside[adapter.module(name)] += prod(adapter.shape) * adapter.trains
     for module, added in beside.items():
         weight, bias = (_count(model, f"{module}.{part}") for part in ("weight", "bias"))
         changed += method.rewritten(Target(module, model.sizes.model_type, weight, bias, added)) if weight else added

@@ -225,8 +225,9 @@ def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:
     cast_adapter_dtype; tuners/ln_tuning/model.py, _cast_adapter_dtype; utils/other.py, ModulesToSaveWrapper.update.
     """
     added = {name: adapter for name, adapter in model.adapters.items() if not adapter.of}
-    _make(m, {name: adapter for name, adapter in added.items() if not adapter.late}, w)
-    w.method.made(m)
+    early = {name: adapter for name, adapter in added.items() if not adapter.late}
+    _make(m, early, w)
+    w.method.finish(m, list(dict.fromkeys(adapter.module(name) for name, adapter in early.items())))
     for name, adapter in model.adapters.items():
         if adapter.of:
             if adapter.of not in m.parameters:

@@ -82,7 +82,7 @@ class Tracer(TorchDispatchMode):
             return args[0]
         if op.moves and self.gpu is None and not args[0].is_meta and kwargs.get("dtype") in (None, args[0].dtype):
             return self._here_already(op, func, args, kwargs)
-        if op.shaped_by_data:
+        if op.shaped_by_data and args[0].is_meta:
             return self._run(op, lambda *a, **k: shadows.shaped_by_data(func, a, k), args, kwargs)
         kernel = op.standin.run or func
         run = (lambda *a, **k: self._answers.ask(func, kernel, a, k)) if op.answerable else kernel

@@ -148,6 +148,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"block_size": 8, "target": "all-linear", "bias": "c3a_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "unilora": {
+        "matrices of many widths": {"rank": 3, "target": "all-linear", "bias": "unilora_only"},
+        "with what is picked": {"save_indices": True, "autocast_adapter_dtype": False},
+    },
     "waveft": {
         "all-linear": {"n_frequency": 10, "target": "all-linear", "bias": "waveft_only", "wavelet_family": "db4"},
         "untransformed": {"use_idwt": False, "autocast_adapter_dtype": False},

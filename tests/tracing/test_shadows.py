@@ -23,6 +23,14 @@ def test_shapes_that_follow_from_known_values_are_right() -> None:
         assert torch.empty(2, 4, 3, device="meta")[mask.bool()].shape == (7, 3)
 
 
+def test_what_the_host_finds_stays_there() -> None:
+    tracer = _tracer()
+    with tracer:
+        counts = torch.bincount(torch.tensor([0, 2, 2]))
+    assert counts.tolist() == [1, 0, 2]
+    assert not tracer.timeline.nbytes
+
+
 def test_a_mask_in_an_index_is_searched_first_as_cuda_does() -> None:
     tracer = _tracer()
     with tracer:
