@@ -157,7 +157,7 @@ def _common(targets: list[str], base: Mapping[str, Declared]) -> Common:
     if not targets:
         return Common()
     shapes = linear_shapes(base, targets)
-    return Common(targets[0], max(d_out for d_out, _ in shapes), max(d_in for _, d_in in shapes))
+    return Common(targets[0], max(d_out for d_out, _ in shapes), max(d_in for _, d_in in shapes), tuple(targets))
 
 
 def _declare_once(family: Family, c: Config, m: Builder) -> Builder:

@@ -247,8 +247,12 @@ def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
     """
     reassigned: set[str] = set()
     held: list[Tensor] = []
-    looped = ""
+    looped = before = holder = ""
     for name, adapter in added.items():
+        owner = adapter.module(name)
+        if owner != before != holder:  # a module that shares what is held has looped over it again
+            held.clear()
+        before = owner
         if adapter.late or m.parameters[name].dtype not in HALF:
             continue
         module = "" if adapter.part.endswith(".default") else name.rpartition(".")[0]
@@ -260,6 +264,7 @@ def _raise_adapters(m: Builder, added: Mapping[str, Adapter]) -> frozenset[str]:
             held.clear()
         looped = module
         if module:
+            holder = owner
             held.append(m.parameters[name])
         else:
             reassigned.add(name)

@@ -45,6 +45,7 @@ class Common(NamedTuple):
     first: str = ""  # in order of registration
     d_out: int = 0  # of the widest output
     d_in: int = 0  # of the widest input
+    targets: tuple[str, ...] = ()  # all of them, in that order
 
 
 class Lookup(NamedTuple):

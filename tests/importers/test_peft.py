@@ -145,6 +145,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "DELORA": {"r": 4, "delora_lambda": 8, "module_dropout": 0.1},
     "SHIRA": {"r": 2, "random_seed": 5},
     "C3A": {"block_size": 8},
+    "TINYLORA": {"r": 3, "u": 10, "weight_tying": 0.5, "save_projection": False},
     "UNILORA": {"r": 2, "theta_d_length": 40, "save_indices": True},
     "WAVEFT": {"n_frequency": 10, "wavelet_family": "sym3", "use_idwt": False},
     "GRALORA": {"r": 12, "gralora_k": 3, "hybrid_r": 2, "alpha": 8, "gralora_dropout": 0.1},

@@ -148,6 +148,10 @@ VARIED: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "all-linear": {"block_size": 8, "target": "all-linear", "bias": "c3a_only"},
         "adapters as the base": {"autocast_adapter_dtype": False},
     },
+    "tinylora": {
+        "numbers in common": {"rank": 3, "u": 5, "weight_tying": 0.4, "bias": "tinylora_only"},
+        "without what is drawn": {"save_projection": False, "autocast_adapter_dtype": False},
+    },
     "unilora": {
         "matrices of many widths": {"rank": 3, "target": "all-linear", "bias": "unilora_only"},
         "with what is picked": {"save_indices": True, "autocast_adapter_dtype": False},
@@ -353,6 +357,7 @@ def test_the_hooks_do_nothing_by_default() -> None:
     assert base.projected_rank is None
     assert not base.restarts
     assert base.restart(builder, "q_proj") is None
+    assert base.finish(builder, ["q_proj"]) is None
     assert base.layers_alike
     assert base.stack(base.deeper(3)) == [0, 1, 2]
     assert base.copy_of("q_proj", frozenset()) == ""
