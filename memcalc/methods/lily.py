@@ -1,6 +1,6 @@
 """Lily: low-rank updates whose second matrices all layers share, mixed anew for each input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
