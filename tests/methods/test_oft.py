@@ -44,6 +44,7 @@ def test_a_block_is_the_nearest_divisor(width: int, wanted: int) -> None:
         {"oft_block_size": 8, "num_cayley_neumann_terms": 3, "batch": 1, "mode": "inference"},
         {"use_cayley_neumann": False, "checkpointing": True, "oft_block_size": 8},
         {"use_cayley_neumann": False, "amp": "bf16", "autocast_adapter_dtype": False, "oft_block_size": 8},
+        {"use_cayley_neumann": False, "checkpointing": True, "oft_block_size": 1},
         {"quant": "nf4", "amp": "bf16", "kbit_prepare": "none"},
     ],
     ids=lambda options: " ".join(map(str, options)),

@@ -4,6 +4,7 @@ Source: PyTorch 2.13, aten/src/ATen/native/Linear.cpp, einsum and sumproduct_pai
 """
 
 from math import prod
+from string import ascii_uppercase
 
 from memcalc.tape.autocast import lower
 from memcalc.tape.ops.arranging import permute
@@ -51,9 +52,5 @@ def by_block(x: Tensor, blocks: Tensor) -> Tensor:
 
     Shapes: (..., r, k) with (r, k, c) -> (..., r, c), a view whose first dim in memory is r.
     """
-    *leading, r, k = x.shape
-    c = blocks.shape[2]
-    rank = len(leading)
-    left = reshape(permute(x, (rank, *range(rank), rank + 1)), (r, prod(leading), k))
-    product = view(bmm(left, blocks), (r, *leading, c))
-    return permute(product, (*range(1, rank + 1), 0, rank + 1))
+    leading = ascii_uppercase[: len(x.shape) - 2]
+    return contracted(x, blocks, f"{leading}rk,rkc->{leading}rc")

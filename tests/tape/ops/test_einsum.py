@@ -63,6 +63,13 @@ OPS: Final = {
     "by_block, one block": Op(
         ops.by_block, _by_block, lambda b: ((b, 5, 1, 8), (1, 8, 8)), layouts=(("contiguous", "leaf"),) * 2
     ),
+    "by_block, of single numbers": Op(
+        ops.by_block, _by_block, lambda b: ((b, 5, 4, 1), (4, 1, 1)), layouts=(("contiguous", "leaf"),) * 2
+    ),
+    "by_block, of single numbers, autocast": Op(
+        ops.by_block, _by_block, lambda b: ((b, 5, 4, 1), (4, 1, 1)), layouts=(("contiguous", "leaf"),) * 2,
+        amp="bf16", over=("bf16", "fp32"),
+    ),
 }  # fmt: skip
 
 
