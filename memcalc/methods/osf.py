@@ -80,8 +80,8 @@ class Osf(OnLinears):
             raise InvalidWorkload(f"--method osf adapts torch.nn.Linear only: peft passes over {name}, a Conv1D")
         kept = self._kept(w.d_out, w.d_in)
         low = min(w.d_out, w.d_in) - kept
-        if not kept or not low:
-            raise InvalidWorkload(f"--effective-rank keeps {kept} of {kept + low} singular values of {name}")
+        if not kept:
+            raise InvalidWorkload(f"--effective-rank keeps 0 of {low} singular values of {name}: peft asks for one")
         shapes = {"S_low": (low,), "U_low": (w.d_out, low), "V_low": (low, w.d_in)}
         s, u, v = (m.adapter(name, f"osf_svd_params.default.{part}", shape) for part, shape in shapes.items())
         u0, s0, v0 = (

@@ -34,6 +34,7 @@ def test_the_defaults_are_pefts_where_it_has_any(model_type: str) -> None:
         {"checkpointing": True, "target": ALL_LINEAR, "effective_rank": 8},
         {"checkpointing": True, "reentrant": True, "loop": "plain"},
         {"amp": "bf16", "grad_accum": 2},
+        {"amp": "bf16", "checkpointing": True, "effective_rank": 1.0},
         {"batch": 1, "mode": "inference"},
     ],
     ids=lambda options: " ".join(map(str, options)),
@@ -53,7 +54,7 @@ def test_where_gradients_are_projected_it_is_left_to_trace(options: dict[str, An
     [
         ("gpt2", {}, "peft passes over .* a Conv1D"),
         ("llama", {"quant": "nf4"}, "with a packed one"),
-        ("llama", {"effective_rank": 64}, "keeps 64 of 64"),
+        ("llama", {"effective_rank": 0.01}, "keeps 0 of 64 .*: peft asks for one"),
     ],
 )
 def test_what_cannot_be_is_refused(model_type: str, options: dict[str, Any], message: str) -> None:

@@ -64,6 +64,11 @@ def test_a_view_exists_exactly_where_torch_makes_one(x: torch.Tensor, data: st.D
         assert _telling(target, mine) == _strides(theirs)
 
 
+@pytest.mark.parametrize("target", [(0, 4), (2, 0, 3), (0,), (1, 0)])
+def test_what_has_no_numbers_can_be_viewed_as_anything_that_has_none(target: Shape) -> None:
+    assert view_strides((3, 0), (1, 1), target) == torch.empty((3, 0), device="meta").view(target).stride()
+
+
 @given(views(), st.data())
 def test_a_reshaped_gradient_is_a_copy_exactly_where_torch_copies(x: torch.Tensor, data: st.DataObject) -> None:
     target = data.draw(_factored(prod(x.shape)))

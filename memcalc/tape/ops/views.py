@@ -293,6 +293,8 @@ def view_strides(shape: Shape, strides: Shape, target: Shape) -> Shape | None:
         return strides
     if not shape:
         return (1,) * len(target)
+    if 0 in shape:
+        return contiguous_strides(target)
     result = [0] * len(target)
     position = len(target) - 1
     base = strides[-1]  # stride of the innermost dim of the chunk under way
