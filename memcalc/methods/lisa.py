@@ -50,13 +50,13 @@ class Lisa(Method):
         return self.lisa_states == "dropped"
 
     def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        return frozenset(model.parameters)
-
-    def turns(self, model: Anatomy) -> tuple[frozenset[str], ...]:
         if self.lisa_layers > model.depth:
             raise InvalidWorkload(
                 f"--lisa-layers {self.lisa_layers} is more than the {model.depth} layers that the model has"
             )
+        return frozenset(model.parameters)
+
+    def turns(self, model: Anatomy) -> tuple[frozenset[str], ...]:
         always = frozenset(name for name in model.parameters if not name.startswith(f"{model.layers}."))
         lowest = range(model.depth - self.lisa_layers, -self.lisa_layers, -self.lisa_layers)
         draws = [always | self._drawn(model, max(0, first)) for first in reversed(lowest)]

@@ -53,10 +53,11 @@ def test_whose_states_are_in_managed_memory(history: str) -> None:
     assert (f"keeps {gib(8 * (2 * 320**2 + 3 * 320**2))}" in mine[0]) == (history == "none")
 
 
+@pytest.mark.parametrize("mode", ["train", "inference"])
 @pytest.mark.parametrize("producer", [estimated, traced])
-def test_more_layers_than_there_are_are_refused(producer: Callable[[Workload], Recording]) -> None:
+def test_more_layers_than_there_are_are_refused(producer: Callable[[Workload], Recording], mode: str) -> None:
     with pytest.raises(InvalidWorkload, match="--lisa-layers 4 is more than the 3 layers"):
-        producer(tiny("llama", "lisa", lisa_layers=4))
+        producer(tiny("llama", "lisa", lisa_layers=4, mode=mode))
 
 
 @pytest.mark.parametrize(
