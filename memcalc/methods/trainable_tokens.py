@@ -10,7 +10,7 @@ from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import rows_replaced
-from memcalc.tape.tape import Tensor, new
+from memcalc.tape.tape import Tensor, new, on_cuda
 from memcalc.tape.weights import Plain
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TrainableTokens(Method):
 
 
 def _merged(weight: Tensor, delta: Tensor) -> Tensor:
-    index = new(delta.shape[:1], "int64", "to")
+    index = new(delta.shape[:1], "int64", "to") if on_cuda() else None
     return rows_replaced(weight, cast(delta, weight.dtype), index)
 
 

@@ -38,6 +38,7 @@ def test_a_tied_heads_rows_are_saved_again() -> None:
         {"dtype": "fp32", "amp": "bf16", "grad_accum": 2},
         {"amp": "bf16", "checkpointing": True, "reentrant": True},
         {"batch": 1, "mode": "inference", "autocast_adapter_dtype": False},
+        {"device": "cpu", "checkpointing": True},
         {"quant": "nf4"},
         {"quant": "nf4", "amp": "bf16", "kbit_prepare": "none"},
     ],
