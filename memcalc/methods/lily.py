@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
@@ -82,7 +83,7 @@ class Lily(OnLinears):
         hidden = linear(x_cast, a)
         logits = linear(hidden, router)
         probabilities = softmax(logits)
-        of_experts = average(reshape(probabilities, (x.shape[0] * x.shape[1], self.num_b)), 0)
+        of_experts = average(reshape(probabilities, (prod(x.shape[:-1]), self.num_b)), 0)
         combined = contracted(of_experts, b, "e,eio->io")
         delta = matmul(hidden, combined)
         return add(result, cast(scale(delta), result.dtype))

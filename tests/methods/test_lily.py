@@ -61,6 +61,10 @@ def test_what_layers_share_is_shared_at_any_depth(model_type: str, layers: int, 
     assert_alike(tiny(model_type, "lily", config_changes=deeper, rank=4, **options))
 
 
+def test_opts_mlp_gives_it_a_matrix() -> None:
+    assert_alike(tiny("opt", "lily", target="fc1", rank=3))
+
+
 @pytest.mark.parametrize("mode", ["train", "inference"])
 def test_sweeps_find_the_peak_of_all_layers(mode: str) -> None:
     w = tiny("llama", "lily", config_changes={"num_hidden_layers": 6}, mode=mode)
