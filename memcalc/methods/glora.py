@@ -56,7 +56,8 @@ class Glora(OnLinears):
 
     def targets(self, model: Anatomy) -> frozenset[str]:
         targets = super(Glora, self).targets(model)
-        if self.bias == "none" and self.config_a_b == "none" and not self._reaches(model, targets):
+        changed = self.config_a_b != "none" or self._reaches(model, targets)
+        if not changed and not self.trained(model, targets):
             raise InvalidWorkload("--config-a-b none leaves nothing to train: no bias of a target is scaled or shifted")
         return targets
 

@@ -48,7 +48,10 @@ def test_a_weight_may_stay_as_it_is_where_there_is_a_bias() -> None:
     assert_alike(tiny("qwen2", "glora", config_a_b="none", target="q_proj,o_proj"))
 
 
-@pytest.mark.parametrize("options", [{"target": "o_proj"}, {"config_c": "none", "config_d_e": "none"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"target": "o_proj"}, {"config_c": "none", "config_d_e": "none"}, {"target": "o_proj", "bias": "glora_only"}],
+)
 def test_nothing_to_train_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidWorkload, match="--config-a-b none leaves nothing to train"):
         estimated(tiny("qwen2", "glora", config_a_b="none", **options))
