@@ -438,9 +438,9 @@ def refuse_eight_bits(w: "Weight", name: str) -> None:
         raise NotModelled(f"estimate does not write this --method over the 8-bit {name}: memcalc trace runs it")
 
 
-def refuse_in_place(w: "Weight", out: "Tensor", name: str) -> None:
-    """Raise InvalidWorkload where peft adds to what bitsandbytes' 8-bit layer returns, a view, in place."""
-    if w.packed == 8 and out.node is not None:
+def refuse_in_place(m: "Builder", w: "Weight", name: str) -> None:
+    """Raise InvalidWorkload where peft adds what trains to what bitsandbytes' 8-bit layer returns, a view, in place."""
+    if w.packed == 8 and m.training:
         raise InvalidWorkload(
             f"--quant int8 cannot go with this --method: PyTorch refuses its sum in place over the output of {name}"
         )

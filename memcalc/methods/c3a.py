@@ -53,7 +53,7 @@ class C3A(OnLinears):
                 )
         own = m.adapter(name, "c3a_kernel.default", (w.d_out // b, w.d_in // b, b), on_device=True)
         result = w.linear(x)
-        refuse_in_place(w, result, name)
+        refuse_in_place(m, w, name)
         exact = cast(x, "fp32")
         kernels = cast(own, "fp32")
         exact = divide(circular(exact, kernels))

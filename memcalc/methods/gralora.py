@@ -59,7 +59,7 @@ class Gralora(OnLinears):
         b = m.adapter(name, "gralora_B.default", (k, self.rank, w.d_out // k))
         hybrid = self._hybrid(m, w, name) if self.hybrid_r else None
         result = w.linear(x)
-        refuse_in_place(w, result, name)
+        refuse_in_place(m, w, name)
         dtype, shape = result.dtype, result.shape
         rows = x.shape[:-1] if len(x.shape) == 3 else (x.shape[0], 1)
         pieces = view(x, (*rows, w.d_in)) if len(x.shape) == 2 else x

@@ -41,7 +41,14 @@ def test_over_eight_bits_it_can_be_used() -> None:
 
 
 @pytest.mark.parametrize("producer", [estimated, traced])
-@pytest.mark.parametrize("options", [{"gralora_k": 32, "target": "down_proj"}, {"quant": "int8"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gralora_k": 32, "target": "down_proj"},
+        {"quant": "int8"},
+        {"quant": "int8", "config_changes": {"num_hidden_layers": 1}, "checkpointing": False},
+    ],
+)
 def test_what_peft_cannot_do_is_refused(producer: Callable[[Workload], Recording], options: dict[str, Any]) -> None:
     """176 inputs, and a sum in place over what bitsandbytes returns."""
     with pytest.raises((InvalidWorkload, RunFailed), match=r"no multiple|divisible|in ?place"):
