@@ -1,6 +1,8 @@
 """Number formats, a row each: bytes per element, and how a quantized weight is stored."""
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from memcalc.errors import InvalidWorkload
 
 ITEMSIZE = {
     "fp64": 8,
@@ -74,3 +76,8 @@ GGUF_TYPES = (
     *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"),
     *("MXFP4", "NVFP4", "Q1_0", "BF16", "F16", "F32"),
 )
+
+
+def refuse_packed_training(name: str) -> NoReturn:
+    """Raise InvalidWorkload where a parameter of the base that is to train is packed."""
+    raise InvalidWorkload(f"--quant packs {name}, and what is packed does not train")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, final
 
 from memcalc import methods
+from memcalc.anatomy import DEFAULT_TARGETS, Anatomy
 from memcalc.catalog.reading import place, read_object
 from memcalc.errors import BadFile, InvalidWorkload, NotModelled, shown
-from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Method
+from memcalc.methods.base import Method
 from memcalc.options import coerced, names_of, options_of
 from memcalc.resolving import check_method
 from memcalc.workload import Workload

@@ -10,18 +10,10 @@ from os import scandir
 from os.path import dirname
 from typing import Any, NamedTuple
 
-from memcalc.errors import NotModelled, UnknownName
+from memcalc.errors import UnknownName
 from memcalc.methods.base import Method
 
-# Methods of the field that have a name here and no file yet.
-_AWAITED = frozenset(
-    (  # noqa: SIM905 - a list of words reads better in lines
-        "freeze bitfit ln_tuning diff_pruning prompt_tuning multitask_prompt_tuning p_tuning prefix_tuning "
-        "p_tuning_v2 adaption_prompt houlsby pfeiffer parallel_adapter adapter_fusion adapter_drop mam unipelt "
-        "lora_plus rslora dora pissa loftq adalora vera loha lokr oft boft ia3 relora longlora randlora hra miss "
-        "fourierft vblora trainable_tokens beft shira galore lisa badam llama_pro mixture_of_depths osf "
-    ).split()
-)
+_SHARED = ("__init__.py", "base.py", "linears.py")  # files of this folder that are no method's
 
 
 class MethodFile(NamedTuple):
@@ -32,17 +24,16 @@ class MethodFile(NamedTuple):
 def names() -> list[str]:
     """Every method that has a file here, sorted."""
     files = (entry.name for entry in scandir(dirname(__file__)))
-    return sorted(name[:-3] for name in files if name.endswith(".py") and name not in ("__init__.py", "base.py"))
+    return sorted(name[:-3] for name in files if name.endswith(".py") and name not in _SHARED)
 
 
 def canonical_name(text: str) -> str:
     """The method's own name for what a user wrote: case, `-` and `_` do not matter."""
     name = str(text).strip().lower().replace("-", "_")
     known = names()
-    if name in _AWAITED - set(known):
-        raise NotModelled(f"--method {name} is not written yet: memcalc trace runs peft's methods by --peft-config")
     if name not in known:
-        raise UnknownName("method", text, known, "memcalc methods lists them")
+        further = "memcalc methods lists them, and memcalc trace runs others that peft has by --peft-config"
+        raise UnknownName("method", text, known, further)
     return name
 
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import DEFAULT_TARGETS
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import DEFAULT_TARGETS, OnLinears, check_dropout, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.methods.of_adalora import allocator, regularizer
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, mul, quotient, scale, shift

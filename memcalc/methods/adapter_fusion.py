@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Kind, Method
+from memcalc.anatomy import Anatomy
+from memcalc.methods.base import Kind, Method
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,
     adapted,

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Attended, Kind, Method, Turned
+from memcalc.methods.base import Attended, Kind, Method, Turned
 from memcalc.options import option
 from memcalc.tape import rotary
 from memcalc.tape.attending import interleaved, matmul

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Kind, Method
+from memcalc.anatomy import Anatomy
+from memcalc.methods.base import Kind, Method
 
 if TYPE_CHECKING:
     from memcalc.optimizers import Optimizer

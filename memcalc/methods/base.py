@@ -1,12 +1,11 @@
 """The hooks that a PEFT method may answer, doing nothing by default. One file of this folder per method."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import gcd
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from memcalc.errors import InvalidWorkload, NotModelled, shown
-from memcalc.options import LARGEST, option, options_of
+from memcalc.anatomy import Anatomy, Target
+from memcalc.errors import InvalidWorkload, NotModelled
+from memcalc.options import LARGEST, options_of
 
 if TYPE_CHECKING:
     from memcalc.optimizers import Optimizer
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from memcalc.tape.tape import Array, Tensor
     from memcalc.tape.weights import Weight
 
-ALL_LINEAR = "all-linear"
 
 R = TypeVar("R")  # what a layer gives: its output, or several
 
@@ -24,75 +22,10 @@ R = TypeVar("R")  # what a layer gives: its output, or several
 # reach every parameter with less memory.
 Kind = Literal["full", "lean", "selective", "soft prompt", "adapter", "reparameterised"]
 
-# Of LoRA and its kin. peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-_QUERY_VALUE = ("q_proj", "v_proj")
-_FUSED = ("query_key_value",)
-DEFAULT_TARGETS = {
-    "bloom": _FUSED,
-    "falcon": _FUSED,
-    "gemma": _QUERY_VALUE,
-    "gemma2": _QUERY_VALUE,
-    "gemma3_text": _QUERY_VALUE,
-    "gpt2": ("c_attn",),
-    "gpt_bigcode": ("c_attn",),
-    "gpt_neox": _FUSED,
-    "llama": _QUERY_VALUE,
-    "mistral": _QUERY_VALUE,
-    "opt": _QUERY_VALUE,
-    "qwen2": _QUERY_VALUE,
-    "qwen3": _QUERY_VALUE,
-    # not in peft's table: the same layers by the names that these models have
-    "cohere": _QUERY_VALUE,
-    "glm4": _QUERY_VALUE,
-    "granite": _QUERY_VALUE,
-    "olmo2": _QUERY_VALUE,
-    "phi3": ("qkv_proj",),
-    "starcoder2": _QUERY_VALUE,
-}
-
 
 Attended = tuple["Tensor", "Tensor | None"]  # an attention module's output, and eager attention's weights
 Turned = tuple["Tensor", "Tensor"]  # cosine and sine of the positions
 Attend = Callable[["Tensor", "Tensor", "Tensor", "Array | None"], Attended]  # queries, keys, values, mask
-
-
-class Anatomy(NamedTuple):
-    """What a method may ask of the base model that it acts on. Names are full ones, in order of registration."""
-
-    model_type: str
-    parameters: tuple[str, ...]  # a tied head's weight goes by the embedding's name alone
-    linears: tuple[str, ...]  # linear layers
-    head: str  # the language-model head
-    layers: str  # the path of the repeated layers
-    depth: int  # how many of them there are
-    embedding: str = ""  # the tokens' embedding
-    attends_by_interface: bool = True  # whether its attention calls a function that another can be put in place of
-
-    @property
-    def modules(self) -> list[str]:
-        """The modules that have parameters of their own, and the head, whose weight may be the embedding's."""
-        return list(dict.fromkeys([*(name.rpartition(".")[0] for name in self.parameters), self.head]))
-
-    @property
-    def containers(self) -> set[str]:
-        """The modules that consist of others."""
-        found: set[str] = set()
-        for module in self.modules:
-            above = module.rpartition(".")[0]
-            while above and above not in found:
-                found.add(above)
-                above = above.rpartition(".")[0]
-        return found
-
-
-class Target(NamedTuple):
-    """A module beside which something trains, in numbers of its parameters."""
-
-    name: str
-    model_type: str
-    weight: int
-    bias: int
-    added: int  # what trains beside it
 
 
 Turn = frozenset[str] | None  # full names of what trains in a step; None: nothing changes, or the optimizer sees to it
@@ -369,148 +302,7 @@ class Method:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-class OnLinears(Method, ABC):
-    """A method that adapts linear layers by name: those of its option `target`, by default LoRA's."""
-
-    __slots__ = ()
-    kind: ClassVar[Kind] = "reparameterised"
-    merges: ClassVar[bool] = True
-    target: tuple[str, ...]
-    bias: str = "none"  # which of the base model's biases train
-
-    @property
-    def layers_alike(self) -> bool:
-        return not names_a_layer(self.target)
-
-    def rewritten(self, target: Target) -> int:
-        return target.weight if self.merges else target.added
-
-    def targets(self, model: Anatomy) -> frozenset[str]:
-        return match_targets(self.target or self.default_targets(model.model_type), model)
-
-    def trained(self, model: Anatomy, targets: frozenset[str]) -> frozenset[str]:
-        """Biases: none, all, or those of the targets (peft's "lora_only" and the like).
-
-        Source: peft 0.21.2, tuners/tuners_utils.py, _mark_only_adapters_as_trainable.
-        """
-        if self.bias == "none":
-            return frozenset()
-        biases = {name: name.removesuffix(".bias") for name in model.parameters if name.endswith(".bias")}
-        return frozenset(name for name, module in biases.items() if self.bias == "all" or module in targets)
-
-    def linear(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        return self.adapted(m, x, w, name) if name in m.targets else w.linear(x)
-
-    @abstractmethod
-    def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        """The output of the target `name` for x (b, s, d_in)."""
-
-    def default_targets(self, model_type: str) -> tuple[str, ...]:
-        return DEFAULT_TARGETS.get(model_type, ())
-
-    @property
-    def target_modules(self) -> str | list[str] | None:
-        """As peft's config has them."""
-        return ALL_LINEAR if ALL_LINEAR in self.target else list(self.target) or None
-
-
-def refuse_conv1d(m: "Builder", w: "Weight", name: str) -> None:
-    """Raise InvalidWorkload where a target is transformers' Conv1D, which most of peft's methods do not take.
-
-    A packed one is bitsandbytes' linear layer; which ones are is known from loading on.
-    """
-    if w.turned and not m.declaring:
-        raise InvalidWorkload(f"peft refuses this: {name} is a Conv1D, and this method adapts torch.nn.Linear only")
-
-
-def refuse_packed(w: "Weight", name: str) -> None:
-    """Raise InvalidWorkload where an update of the weight's stored shape cannot be added to a packed one's output."""
-    if w.packed == 4:
-        raise InvalidWorkload(
-            "--quant cannot go with this --method: peft shapes its update by the stored weight, and the packed one of "
-            f"{name} has another shape"
-        )
-
-
-def refuse_eight_bits(w: "Weight", name: str) -> None:
-    """Raise NotModelled where what peft makes beside a weight of whole numbers is not written."""
-    if w.packed == 8:
-        raise NotModelled(f"estimate does not write this --method over the 8-bit {name}: memcalc trace runs it")
-
-
-def refuse_in_place(m: "Builder", w: "Weight", name: str) -> None:
-    """Raise InvalidWorkload where peft adds what trains to what bitsandbytes' 8-bit layer returns, a view, in place."""
-    if w.packed == 8 and m.training:
-        raise InvalidWorkload(
-            f"--quant int8 cannot go with this --method: PyTorch refuses its sum in place over the output of {name}"
-        )
-
-
-def refuse_packed_training(name: str) -> NoReturn:
-    """Raise InvalidWorkload where a parameter of the base that is to train is packed."""
-    raise InvalidWorkload(f"--quant packs {name}, and what is packed does not train")
-
-
-def target_option() -> Any:
-    """The option `target` of a method that adapts linear layers."""
-    return option(
-        (),
-        "--target",
-        "adapted linear layers, by name or suffix, or all-linear; default: peft's for the model",
-        aliases=("--target-modules", "--targets"),
-    )
-
-
 def check_dropout(flag: str, rate: float) -> None:
     """Raise InvalidWorkload where a rate is none."""
     if not 0 <= rate < 1:
         raise InvalidWorkload(f"{flag} must be at least 0 and below 1, not {rate}")
-
-
-def match_targets(wanted: tuple[str, ...], model: Anatomy) -> frozenset[str]:
-    """Full names of the adapted modules among the model's linear layers.
-
-    `wanted` are names or suffixes ("q_proj" adapts every "….q_proj"), or all-linear: every linear layer but
-    the head. Raises InvalidWorkload where no name matches.
-    Source: peft 0.21.2, tuners/tuners_utils.py, check_target_module_exists, _maybe_include_all_linear_layers.
-    """
-    if ALL_LINEAR in wanted:
-        return frozenset(name for name in model.linears if name != model.head)
-    found = frozenset(name for name in model.linears if goes_by(name, wanted))
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name in model.linears})
-        raise InvalidWorkload(
-            f"--target {shown(','.join(wanted))} matches no linear layer; this model has {', '.join(known)}"
-        )
-    return found
-
-
-def copied_modules(flag: str, model: Anatomy, wanted: Callable[[str], bool]) -> frozenset[str]:
-    """The modules of which peft trains a copy, of those that have parameters of their own.
-
-    Raises InvalidWorkload where none is wanted, NotModelled where one that consists of others is.
-    """
-    found = frozenset(filter(wanted, model.modules))
-    whole = sorted(filter(wanted, model.containers))
-    if whole:
-        raise NotModelled(f"{flag}: estimate does not write a copy of the whole {whole[0]}: memcalc trace runs it")
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name in model.modules})
-        raise InvalidWorkload(f"{flag} matches none of {', '.join(known)}")
-    return found
-
-
-def common_divisors(widths: Sequence[int]) -> list[int]:
-    """The sizes above 1 of blocks that divide all the widths, upwards."""
-    common = gcd(*widths)
-    return [size for size in range(2, common + 1) if common % size == 0]
-
-
-def goes_by(module: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a module (full name) is one of the `wanted`, names or suffixes of whole parts."""
-    return any(module == name or module.endswith(f".{name}") for name in wanted)
-
-
-def names_a_layer(names: tuple[str, ...]) -> bool:
-    """Whether any of the names goes by a number, such as a layer's."""
-    return any(part.isdigit() for name in names for part in name.split("."))

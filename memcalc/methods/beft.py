@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import DEFAULT_TARGETS, Kind, OnLinears, Target, refuse_conv1d, target_option
+from memcalc.anatomy import DEFAULT_TARGETS, Target
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.tape.ops.elementwise import add, cast
 from memcalc.tape.ops.views import view
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Method
 
 
 @final

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, refuse_in_place, target_option
+from memcalc.methods.linears import OnLinears, common_divisors, refuse_conv1d, refuse_in_place, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import added_in_place, cast, divide
 from memcalc.tape.ops.fourier import circular

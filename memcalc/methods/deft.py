@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, check_dropout, refuse_eight_bits, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, refuse_eight_bits, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, relu, scale, sub
 from memcalc.tape.ops.linear import linear, matmul

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from memcalc.anatomy import ALL_LINEAR, Target
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, Target
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears
 from memcalc.options import option
 from memcalc.tape import declared
 from memcalc.tape.ops.elementwise import add, cast, hardtanh, mul, scale, shift, sigmoid

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.fourier import inverse_fft, real

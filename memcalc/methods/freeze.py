@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
+from memcalc.anatomy import Anatomy, goes_by
 from memcalc.errors import InvalidWorkload, shown
-from memcalc.methods.base import Anatomy, Method, goes_by
+from memcalc.methods.base import Method
 from memcalc.options import option
 
 

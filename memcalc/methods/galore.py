@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
+from memcalc.anatomy import ALL_LINEAR, Anatomy, match_targets, names_a_layer
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import ALL_LINEAR, Anatomy, Kind, Method, match_targets, names_a_layer, target_option
+from memcalc.methods.base import Kind, Method
+from memcalc.methods.linears import target_option
 from memcalc.options import option
 
 if TYPE_CHECKING:

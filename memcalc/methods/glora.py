@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import Anatomy, Target
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, OnLinears, Target, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, mul, scale, sub
 from memcalc.tape.ops.linear import linear, mm

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, check_dropout, refuse_in_place, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, refuse_in_place, target_option
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.arranging import permute
 from memcalc.tape.ops.einsum import by_block

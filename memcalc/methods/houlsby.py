@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Kind, OnLinears
+from memcalc.anatomy import Anatomy
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears
 from memcalc.methods.of_adapters.bottleneck import (
     ATTENTION,
     FEED_FORWARD,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, refuse_conv1d, refuse_eight_bits, target_option
+from memcalc.methods.linears import OnLinears, refuse_conv1d, refuse_eight_bits, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import cast, quotient, scale, sub
 from memcalc.tape.ops.linear import linear, mm

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import ALL_LINEAR, Target, names_a_layer
 from memcalc.errors import InvalidWorkload, shown
-from memcalc.methods.base import ALL_LINEAR, OnLinears, Target, names_a_layer, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import cast, mul, scale
 from memcalc.tape.ops.views import clone, view

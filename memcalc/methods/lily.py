@@ -6,8 +6,10 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
+from memcalc.anatomy import ALL_LINEAR
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import ALL_LINEAR, Kind, OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.einsum import contracted
 from memcalc.tape.ops.elementwise import add, cast, scale

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Kind, Method
+from memcalc.methods.base import Kind, Method
 from memcalc.options import option
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+from memcalc.anatomy import ALL_LINEAR, Anatomy, copied_modules, goes_by, names_a_layer
 from memcalc.errors import shown
-from memcalc.methods.base import ALL_LINEAR, Anatomy, Method, copied_modules, goes_by, names_a_layer
+from memcalc.methods.base import Method
 from memcalc.options import option
 
 # peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING

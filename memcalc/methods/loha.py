@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload
 from memcalc.formats import HALF, promote
-from memcalc.methods.base import OnLinears, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.methods.of_lycoris import layer
 from memcalc.methods.of_lycoris.layer import Dropouts
 from memcalc.options import option

@@ -7,7 +7,7 @@ from functools import partial
 from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.methods.base import OnLinears, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.methods.of_lycoris import layer
 from memcalc.methods.of_lycoris.layer import Dropouts
 from memcalc.options import option

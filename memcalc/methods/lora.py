@@ -6,19 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import ALL_LINEAR, Anatomy, copied_modules, names_a_layer
 from memcalc.errors import InvalidWorkload, NotModelled, shown
-from memcalc.methods.base import (
-    ALL_LINEAR,
-    Anatomy,
-    Attend,
-    Attended,
-    OnLinears,
-    OptimizerMaker,
-    check_dropout,
-    copied_modules,
-    names_a_layer,
-    target_option,
-)
+from memcalc.methods.base import Attend, Attended, OptimizerMaker, check_dropout
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.methods.of_lora import dora, plus, shifted
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale

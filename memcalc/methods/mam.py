@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import Anatomy, Kind
+from memcalc.anatomy import Anatomy
+from memcalc.methods.base import Kind
 from memcalc.methods.of_adapters.beside_prefix import BesidePrefix
 from memcalc.methods.of_adapters.bottleneck import bottleneck_option, check_width, reduction_option, shape_option
 from memcalc.methods.parallel_adapter import ParallelAdapter

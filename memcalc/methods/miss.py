@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, check_dropout, refuse_conv1d, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import add, cast, dropout

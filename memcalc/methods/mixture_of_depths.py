@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
 
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import Anatomy, Kind, Method
+from memcalc.methods.base import Kind, Method
 from memcalc.options import option
 from memcalc.tape.layer import Given
 from memcalc.tape.layouts import contiguous_strides

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import OnLinears, common_divisors, refuse_conv1d, target_option
+from memcalc.methods.linears import OnLinears, common_divisors, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.cayley import cayley
 from memcalc.tape.ops.arranging import repeat

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import ALL_LINEAR, Anatomy, match_targets
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.formats import HALF
-from memcalc.methods.base import ALL_LINEAR, Anatomy, OnLinears, match_targets, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, mul, neg
 from memcalc.tape.ops.linear import linear

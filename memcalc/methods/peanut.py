@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.methods.base import OnLinears, refuse_conv1d, refuse_eight_bits, refuse_packed, target_option
+from memcalc.methods.linears import OnLinears, refuse_conv1d, refuse_eight_bits, refuse_packed, target_option
 from memcalc.options import option
 from memcalc.tape.blocks import activation
 from memcalc.tape.ops.elementwise import add, cast, scale

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from memcalc.anatomy import Anatomy, names_a_layer
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, Kind, OnLinears, names_a_layer
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,
     behind,

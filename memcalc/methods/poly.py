@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Kind, OnLinears, refuse_conv1d, target_option
+from memcalc.methods.base import Kind
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.einsum import contracted
 from memcalc.tape.ops.elementwise import (

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.formats import HALF
-from memcalc.methods.base import OnLinears, check_dropout, refuse_conv1d, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, added_in_place, cast, dropout, mul, scale, sub
 from memcalc.tape.ops.linear import matmul, mm

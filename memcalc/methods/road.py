@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import Target
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, Target, refuse_conv1d, target_option
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, cos, mul, neg, sin
 from memcalc.tape.ops.views import clone_contiguous, expand, reshape, select, stack, view

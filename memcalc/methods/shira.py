@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import Target
 from memcalc.errors import InvalidWorkload, NotModelled
 from memcalc.kernels import check_dtypes
-from memcalc.methods.base import OnLinears, Target, refuse_conv1d, target_option
+from memcalc.methods.linears import OnLinears, refuse_conv1d, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import scale
 from memcalc.tape.ops.linear import linear

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import Target
 from memcalc.errors import InvalidWorkload
 from memcalc.formats import HALF
 from memcalc.kernels import check_dtypes
-from memcalc.methods.base import OnLinears, Target, check_dropout, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, mm

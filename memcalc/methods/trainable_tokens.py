@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from memcalc.anatomy import Anatomy, goes_by
 from memcalc.errors import InvalidWorkload, NotModelled, shown
-from memcalc.methods.base import Anatomy, Method, goes_by
+from memcalc.methods.base import Method
 from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.linear import linear

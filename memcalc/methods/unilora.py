@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.methods.base import OnLinears, check_dropout, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, mul
 from memcalc.tape.ops.linear import linear

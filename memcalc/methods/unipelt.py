@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from memcalc.methods.base import DEFAULT_TARGETS, Anatomy, Kind, goes_by, match_targets
+from memcalc.anatomy import DEFAULT_TARGETS, Anatomy, goes_by, match_targets
+from memcalc.methods.base import Kind
 from memcalc.methods.of_adapters.beside_prefix import BesidePrefix
 from memcalc.methods.of_adapters.bottleneck import (
     FEED_FORWARD,

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import DEFAULT_TARGETS
 from memcalc.errors import InvalidWorkload
 from memcalc.formats import ITEMSIZE
-from memcalc.methods.base import DEFAULT_TARGETS, OnLinears, check_dropout, target_option
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, dropout, mul
 from memcalc.tape.ops.linear import linear

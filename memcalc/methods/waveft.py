@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+from memcalc.anatomy import Target
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import OnLinears, Target, target_option
+from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
 from memcalc.tape.ops.convolving import upsampled
 from memcalc.tape.ops.elementwise import add, cast, scale

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from memcalc.methods.base import Method, goes_by
+from memcalc.anatomy import goes_by
+from memcalc.methods.base import Method
 from memcalc.methods.of_adapters.bottleneck import ATTENTION, FEED_FORWARD
 from memcalc.realize.freezing import anatomy_of
 

@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from memcalc.methods.base import Anatomy, Method, refuse_packed_training
+from memcalc.anatomy import Anatomy
+from memcalc.formats import refuse_packed_training
+from memcalc.methods.base import Method
 
 
 def freeze(model: Any, method: Method) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from memcalc.methods.base import Anatomy, Method, Turn, round_of
+from memcalc.anatomy import Anatomy
+from memcalc.methods.base import Method, Turn, round_of
 
 
 class Turns:

@@ -6,9 +6,10 @@ from itertools import zip_longest
 from math import prod
 from typing import NamedTuple, TypeVar
 
+from memcalc.anatomy import Anatomy, Target
 from memcalc.families import Family
 from memcalc.families.config import Config
-from memcalc.methods.base import Anatomy, Method, Target
+from memcalc.methods.base import Method
 from memcalc.tape import attending
 from memcalc.tape.builder import Builder
 from memcalc.tape.declared import Adapter, Common, Declared, Lookup, Sizes

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from memcalc.errors import NotModelled
 from memcalc.families import Family
-from memcalc.formats import HALF, ITEMSIZE
-from memcalc.methods.base import Method, refuse_packed_training
+from memcalc.formats import HALF, ITEMSIZE, refuse_packed_training
+from memcalc.methods.base import Method
 from memcalc.optimizers import Trained
 from memcalc.step.declaring import Architecture, parameter_order
 from memcalc.tape.builder import Builder

@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused(
 
 
 def test_a_model_whose_sub_layers_end_elsewhere_must_be_told() -> None:
-    from memcalc.methods.base import Anatomy
+    from memcalc.anatomy import Anatomy
     from memcalc.methods.houlsby import Houlsby
 
     linears = ("layers.0.attn.o_proj", "layers.1.attn.o_proj", "layers.0.experts.w2")

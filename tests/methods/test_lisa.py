@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from memcalc import estimating
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy
 from memcalc.methods.lisa import Lisa
 from memcalc.recording import Recording
 from memcalc.units import gib

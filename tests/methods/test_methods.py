@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from memcalc import estimating, methods
+from memcalc.anatomy import Anatomy
 from memcalc.comparing import first_difference
 from memcalc.errors import MemcalcError
-from memcalc.methods.base import Anatomy, Method
+from memcalc.methods.base import Method
 from memcalc.optimizers import OPTIMIZERS
 from memcalc.options import options_of
 from memcalc.realize.freezing import anatomy_of

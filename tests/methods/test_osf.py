@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from memcalc import estimating
+from memcalc.anatomy import ALL_LINEAR
 from memcalc.errors import InvalidWorkload, NotModelled
-from memcalc.methods.base import ALL_LINEAR
 from memcalc.methods.osf import Osf
 from tests.methods.likeness import assert_alike
 from tests.tiny import tiny, written

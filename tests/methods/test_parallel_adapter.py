@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from memcalc import estimating
+from memcalc.anatomy import Anatomy
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy
 from memcalc.methods.parallel_adapter import ParallelAdapter
 from memcalc.realize.adapters import wrap
 from memcalc.realize.model import build

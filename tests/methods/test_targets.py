@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memcalc import estimating, families
+from memcalc.anatomy import ALL_LINEAR, DEFAULT_TARGETS, Anatomy, match_targets
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import ALL_LINEAR, DEFAULT_TARGETS, Anatomy, match_targets
 from tests.tiny import tiny, written
 
 _PARTS: Final = ("layers", "0", "10", "self_attn", "q_proj", "v_proj", "proj", "mlp", "up_proj", "lm_head")

@@ -5,8 +5,8 @@ realize/modules/bottleneck.py has the real one; what stands here has its functio
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memcalc.anatomy import Anatomy, goes_by, match_targets
 from memcalc.errors import InvalidWorkload
-from memcalc.methods.base import Anatomy, goes_by, match_targets
 from memcalc.options import option
 from memcalc.tape.blocks import activation
 from memcalc.tape.ops.elementwise import add, cast

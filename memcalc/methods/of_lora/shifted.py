@@ -16,7 +16,8 @@ from memcalc.tape.ops.arranging import roll
 from memcalc.tape.ops.views import cat, reshape, reshape_array, split, transpose, view
 
 if TYPE_CHECKING:
-    from memcalc.methods.base import Anatomy, Attend, Attended
+    from memcalc.anatomy import Anatomy
+    from memcalc.methods.base import Attend, Attended
     from memcalc.tape.tape import Array, Tensor
 
 

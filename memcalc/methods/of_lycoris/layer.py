@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from memcalc.errors import NotModelled
-from memcalc.methods.base import check_dropout, refuse_conv1d, refuse_packed
+from memcalc.methods.base import check_dropout
+from memcalc.methods.linears import refuse_conv1d, refuse_packed
 from memcalc.tape.ops.elementwise import add, cast, rows_scaled_in_place
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.views import view

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memcalc.methods.base import goes_by
+from memcalc.anatomy import goes_by
 from memcalc.methods.of_adapters.bottleneck import width
 from memcalc.realize.modules.around import Around, Like, in_own_dtype, inputs, outputs, put_around
 from memcalc.realize.modules.bottleneck import Bottleneck
