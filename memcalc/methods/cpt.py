@@ -83,6 +83,11 @@ class Cpt(Method):
         return given or (*(_INPUT,) * (self.positions_before - 1), _LABEL)
 
     @property
+    def _movable(self) -> int:
+        """How many tokens are no labels'."""
+        return sum(kind % _TYPES != 0 for kind in self._types)
+
+    @property
     def frozen_in_use(self) -> bool:
         return False
 
@@ -134,7 +139,7 @@ class Cpt(Method):
         first = numbers.view((1, v), numbers.strides)
         prompts = embedding(first, frozen)
         if not m.declaring:
-            delta.data.storage = self._projected(delta.data, moved=m.steps > 0).storage
+            delta.data.storage = self._projected(delta.data, moved=m.steps > 0 and self._movable > 0).storage
         return add(prompts, embedding(first, _masked_in_backward(delta, m.made_once)))
 
     def _projected(self, delta: Array, *, moved: bool) -> Array:
@@ -149,7 +154,7 @@ class Cpt(Method):
         if not moved:
             return projected
         bounds = new((v,), "fp32", "to")
-        count = sum(kind % _TYPES != 0 for kind in self._types)
+        count = self._movable
         taken = _taken(count, (width,))
         bound = _taken(count)
         norm, least = _taken(count), _taken(count)

@@ -60,6 +60,10 @@ def test_three_layers_tell_the_peak_of_nine() -> None:
     assert estimating.peak_live(w) == footprint_of(w, estimating.record(w), "estimate").peak_live
 
 
+def test_a_label_alone_never_moves() -> None:
+    assert_alike(tiny("llama", "cpt", virtual_tokens=1))
+
+
 def test_before_the_first_step_nothing_has_moved() -> None:
     w = tiny("llama", "cpt", virtual_tokens=5, history="none", grad_accum=2)
     assert_alike(w)
@@ -68,7 +72,7 @@ def test_before_the_first_step_nothing_has_moved() -> None:
     assert ("prompt_encoder.default", "clamp") in estimating.record(stepped).timeline.labels
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gemma3_text"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom", "gemma"])
 @pytest.mark.parametrize(
     "options",
     [
