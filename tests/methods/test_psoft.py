@@ -57,6 +57,12 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_single_vector_lies_by_rows(device: str) -> None:
+    options = {"psoft_svd": "lowrank", "target": "v_proj,up_proj", "dtype": "fp32"}
+    assert_alike(tiny("llama", "psoft", rank=1, device=device, **options))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_a_rotation_of_a_pair_is_traces(device: str) -> None:
     assert_alike(tiny("qwen2", "psoft", rank=2, dtype="fp32", device=device))
 

@@ -24,7 +24,9 @@ def subspace(weight: Array, rank: int, iterations: int | None, *, rooted: bool) 
         del roots
     else:
         b = _scaled((d_out, rank), rank)
-        a = _first_rows(parts, (rank, d_in), laid_out=iterations is None or d_out >= d_in)
+        turned = iterations is not None and d_out < d_in  # the longer matrix comes first
+        laid_out = (on_cuda() and not turned) or (iterations is not None and rank == 1)
+        a = _first_rows(parts[0 if turned else 2], (rank, d_in), laid_out=laid_out)
     del copied, parts, scaled
     return a, b
 
@@ -37,10 +39,10 @@ def _scaled(shape: tuple[int, int], rank: int) -> Array:
     return out
 
 
-def _first_rows(parts: list[Array], shape: tuple[int, int], *, laid_out: bool) -> Array:
-    """Right singular vectors, one in a row: a view of all that were found where cuSOLVER has `laid_out` them by rows,
-    else a copy, of columns.
+def _first_rows(found: Array, shape: tuple[int, int], *, laid_out: bool) -> Array:
+    """Right singular vectors, one in a row: a view of all that were found where they are `laid_out` by rows, as
+    cuSOLVER does it and as one alone always is; else a copy, of columns.
 
     Source: PyTorch 2.13, aten/src/ATen/native/BatchLinearAlgebra.cpp, TORCH_META_FUNC(_linalg_svd).
     """
-    return parts[2].view(shape, (shape[1], 1)) if laid_out and on_cuda() else block(shape, "clone")
+    return found.view(shape, (shape[1], 1)) if laid_out else block(shape, "clone")
