@@ -10,7 +10,7 @@ from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.fourier import inverse_fft, real
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import placed
-from memcalc.tape.tape import new
+from memcalc.tape.tape import from_host, new
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -56,7 +56,7 @@ class FourierFT(OnLinears):
 
     def _update(self, spectrum: "Tensor", w: "Weight") -> "Tensor":
         """FourierFTLayer.get_delta_weight: (n,) -> (d_out, d_in). The places come from the host each time."""
-        places = new((2, self.n_frequency), "int64", "to")
+        places = from_host((2, self.n_frequency), "int64")
         indices = [places.view((self.n_frequency,), (1,)) for _ in range(2)]
         zeros = new((w.d_out, w.d_in), "fp32", "zeros")
         dense = placed(cast(spectrum, "fp32"), zeros, (indices[0], indices[1]))

@@ -11,7 +11,7 @@ from memcalc.options import LARGEST, option
 from memcalc.tape.ops.elementwise import cast
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import rows_replaced
-from memcalc.tape.tape import Tensor, new, on_cuda
+from memcalc.tape.tape import Tensor, from_host, new
 from memcalc.tape.weights import Plain
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class TrainableTokens(Method):
 
 
 def _merged(weight: Tensor, delta: Tensor) -> Tensor:
-    index = new(delta.shape[:1], "int64", "to") if on_cuda() else None
+    index = from_host(delta.shape[:1], "int64")
     return rows_replaced(weight, cast(delta, weight.dtype), index)
 
 

@@ -12,7 +12,7 @@ from memcalc.tape.ops.elementwise import add, cast, scale
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import columns_marked, marked, placed
 from memcalc.tape.ops.views import cut, narrow, stack, view
-from memcalc.tape.tape import Array, Tensor, like, new
+from memcalc.tape.tape import Array, Tensor, from_host, new
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -65,14 +65,14 @@ class WaveFT(OnLinears):
 
     def _update(self, spectrum: Tensor, w: "Weight") -> Tensor:
         """WaveFTLayer.get_delta_weight: (n,) -> (d_out, d_in). The places come from the host each time."""
-        indices = new((2, self.n_frequency), "int64", "to")
+        indices = from_host((2, self.n_frequency), "int64")
         if not self.use_idwt:
             zeros = new((w.d_out, w.d_in), spectrum.dtype, "zeros")
             return scale(placed(spectrum, zeros, _coordinates(indices)))
         length = _FILTERS[self.wavelet_family]
         rows, columns = (width + length - 2 + (width + length) % 2 for width in (w.d_out, w.d_in))
         zeros = new((rows, columns), spectrum.dtype, "zeros")
-        shifted = like(indices, "clone")
+        shifted = new(indices.shape, "int64", "clone")
         sides = [new((self.n_frequency,), "bool", "lt") for _ in range(2)]
         inside = new((self.n_frequency,), "bool", "and")
         del sides
@@ -113,7 +113,7 @@ def _reconstructed(bands: list[Tensor], length: int) -> Tensor:
     """waverec2d.py: four bands (h, w) -> (2 h - length + 2, 2 w - length + 2). Its filters come from the host."""
     height, width = bands[0].shape
     batched = [view(band, (1, height, width)) for band in bands]
-    filters = [new((length,), bands[0].dtype, "to") for _ in range(4)]
+    filters = [from_host((length,), bands[0].dtype) for _ in range(4)]
     del filters[0]  # of the two that it has no use for one keeps its name
     bank = _bank(length, bands[0].dtype)
     result = stack(batched, 1)

@@ -276,6 +276,12 @@ def on_cuda() -> bool:
     return tape.workspace_bytes > 0
 
 
+def from_host(shape: Shape, dtype: str) -> Array:
+    """A tensor that the host keeps, moved to the device for a while: where the host is the device, no new block."""
+    nbytes, strides = block_layout(shape, dtype)
+    return Array(Storage(nbytes if on_cuda() else 0, "to"), shape, strides, dtype)
+
+
 def scratch(sizes: Sequence[int], op: str) -> list[Storage]:
     """Blocks that a CUDA kernel allocates for itself, alive as long as the caller keeps the list. None on the CPU."""
     return [Storage(nbytes, op, "workspace") for nbytes in sizes] if on_cuda() else []

@@ -35,6 +35,11 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "fourierft", **options))
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_on_the_cpu_the_places_are_where_they_are(checkpointing: bool) -> None:
+    assert_alike(tiny("llama", "fourierft", device="cpu", checkpointing=checkpointing))
+
+
 @pytest.mark.parametrize("producer", [estimated, traced])
 def test_more_entries_than_the_weight_has_are_refused(producer: Callable[[Workload], Recording]) -> None:
     with pytest.raises(InvalidWorkload, match="peft refuses this"):

@@ -41,6 +41,7 @@ def test_its_filters_are_as_long_as_pefts_and_its_padding_makes_up_for_them() ->
         {"batch": 1, "mode": "inference", "autocast_adapter_dtype": False, "wavelet_family": "sym4"},
         {"quant": "nf4", "target": "all-linear"},
         {"quant": "int8", "dtype": "fp16"},
+        {"device": "cpu", "checkpointing": True},
     ],
     ids=lambda options: " ".join(map(str, options)),
 )

@@ -39,14 +39,12 @@ def _placed(value: Tensor, base: Array, indices: tuple[Array, ...], *, copied: b
     return record(like(base, "index_put") if copied else base, (value,), backward)
 
 
-def rows_replaced(x: Tensor, rows: Tensor, index: Array | None) -> Tensor:
+def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
     """A copy of x (n, width), which needs no gradient, with `rows` (k, width) in the places `index` (k,).
-
-    index: None where it is a constant of the host.
 
     Allocates: the output. Saves: the index, the rows. Backward allocates: the gradient's rows, seen through a view.
     """
-    kept = [save(one) for one in (index, rows.data) if one is not None] if wants(rows) else None
+    kept = (save(index), save(rows.data)) if wants(rows) else None
     out = like(x.data, "index_copy")
     shape = rows.shape
 
