@@ -12,7 +12,7 @@ from memcalc.options import option
 from memcalc.tape.ops.elementwise import add, cast, mul, neg
 from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.views import cat, view
-from memcalc.tape.tape import Array, Tensor, new
+from memcalc.tape.tape import Array, Tensor, new, on_cuda
 
 if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
@@ -117,22 +117,26 @@ class Osf(OnLinears):
         least, kept = min(d_out, d_in), self._kept(d_out, d_in)
         decomposed = [_block(shape, "fp32") for shape in ((d_out, d_in), (d_out, least), (least,), (least, d_in))]
         held: list[Array] = []
-        turned = _block((d_out, kept), "fp32")
+        turned = _by_rows((d_out, kept), copied=kept > 1)
         if d_out > d_in:
             yield "_osf_U_high.default"
         else:
             held.append(_block((d_out, kept), dtype))
         del turned
         held.append(_block((kept,), dtype))
+        turned = _by_rows((kept, d_in), copied=not on_cuda())
         if d_out < d_in:
             yield "_osf_V_high.default"
         else:
             held.append(_block((kept, d_in), dtype))
-        turned = _block((d_out, least - kept), "fp32")
+        del turned
+        turned = _by_rows((d_out, least - kept), copied=least - kept > 1)
         yield "osf_svd_params.default.U_low"
         del turned
         yield "osf_svd_params.default.S_low"
+        turned = _by_rows((least - kept, d_in), copied=not on_cuda())
         yield "osf_svd_params.default.V_low"
+        del turned
         decomposed.clear()
         yield ""
         held.clear()
@@ -144,6 +148,13 @@ class Osf(OnLinears):
             "effective_rank": rank if rank is None or rank <= 1 else int(rank),
             "target_modules": self.target_modules,
         }
+
+
+def _by_rows(shape: tuple[int, int], *, copied: bool) -> Array | None:
+    """Singular vectors laid out by rows, in fp32: a copy where they lie by columns, as LAPACK leaves them, cuSOLVER
+    the left ones.
+    """
+    return _block(shape, "fp32") if copied else None
 
 
 def _block(shape: tuple[int, ...], dtype: str) -> Array:

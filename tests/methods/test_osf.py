@@ -43,6 +43,13 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "osf", **options))
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("effective_rank", [None, 0.04, 63])
+def test_a_single_vector_lies_by_rows_and_right_ones_on_cuda(device: str, effective_rank: float | None) -> None:
+    options = {"target": "q_proj,v_proj,up_proj,down_proj", "config_changes": {"num_hidden_layers": 1}}
+    assert_alike(tiny("llama", "osf", device=device, effective_rank=effective_rank, **options))
+
+
 @pytest.mark.parametrize("options", [{"dtype": "fp32"}, {"autocast_adapter_dtype": False}])
 def test_where_gradients_are_projected_it_is_left_to_trace(options: dict[str, Any]) -> None:
     with pytest.raises(NotModelled, match="memcalc trace runs the rest"):
