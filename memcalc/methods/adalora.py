@@ -38,7 +38,7 @@ class AdaLora(OnLinears):
     after each step of the optimizer, as peft's documentation has it; Trainer does so by a callback.
     """
 
-    init_r: int = option(12, "--init-r", "rank of the update at first", aliases=("--rank",))
+    init_r: int = option(12, "--init-r", "rank of the update at first", aliases=("--rank",), size=True)
     target_r: int = option(8, "--target-r", "average rank of the update at last")
     alpha: float = option(8.0, "--alpha", "the update is scaled by alpha / rank", aliases=("--lora-alpha",))
     target: tuple[str, ...] = target_option()

@@ -54,4 +54,7 @@ def _lines(rows: Iterable["Bought"], on_gpu: bool) -> Iterator[Line]:
 def _size(row: "Bought") -> str:
     if row.option is None:
         return "–"
-    return f"{row.option} {row.size:g}" if row.size else f"{row.option} by default"
+    if not row.size:
+        return f"{row.option} by default"
+    whole = float(row.size).is_integer()  # a size may be a share, and ten million is no 1e+07
+    return f"{row.option} {int(row.size) if whole else row.size}"

@@ -26,6 +26,11 @@ def test_a_budget_buys_the_largest_size(golden: Callable[[str, str], None]) -> N
     assert (result.code, result.err) == (0, "")
 
 
+def test_a_size_of_millions_is_written_out() -> None:
+    result = run("budget", "--model", "smollm2-135m", "--params", "10M", "--only", "unilora", *SHORT)
+    assert "--theta-d-length 10000000 " in result.out
+
+
 @pytest.mark.parametrize(
     ("command", "only", "fits"),
     [
