@@ -5,23 +5,27 @@ net change D and a highest level H above its start, r passes reach max(0, (r - 1
 is extrapolated: the result is the written-out run's, byte for byte.
 """
 
+from collections import Counter
 from itertools import accumulate, groupby, pairwise
 
-from memcalc.sections import sections
+from memcalc.sections import layers_of, sections
 from memcalc.timeline import Timeline
 
 DEPTH = 3  # layers to record: a first, a middle, a last
 _MIDDLE = 1
 
 
-def peak_at_depth(timeline: Timeline, layers: str, depth: int, round_to: int) -> int:
+def peak_at_depth(timeline: Timeline, layers: str, depth: int, round_to: int) -> int | None:
     """Highest sum of alive blocks, each rounded up to `round_to` bytes, with the middle layer `depth - 2` times.
 
     `layers` is the path of the repeated layers ("model.layers"); what happens in the phase "history" does not count.
+    None where the middle layer does not stand for others.
     """
     sizes = [-(-nbytes // round_to) * round_to for nbytes in timeline.nbytes]
     steps = [sizes[event] if event >= 0 else -sizes[~event] for event in timeline.events]
     homes = sections(timeline, layers, DEPTH)
+    if not _stands_for_others(timeline, layers, homes):
+        return None
     history = _history(timeline)
     live = peak = at = 0
     for until, counts in ((history.start, True), (history.stop, False), (len(steps), True)):
@@ -33,6 +37,32 @@ def peak_at_depth(timeline: Timeline, layers: str, depth: int, round_to: int) ->
                 peak = max(peak, live + max(0, (passes - 1) * change) + max(accumulate(changes)))
             live += passes * change
     return peak
+
+
+def _stands_for_others(timeline: Timeline, layers: str, passes: list[int | None]) -> bool:
+    """Whether the middle layer's pass, behind the first's, frees of it what the last one's frees of the middle layer.
+
+    It does not where a first layer, whose input needs no gradient, leaves what others keep for backward.
+    """
+    homes = layers_of(timeline, layers)
+    runs = [(layer, list(events)) for layer, events in groupby(range(len(passes)), passes.__getitem__)]
+    for sweep in zip(runs, runs[1:], runs[2:], strict=False):
+        if [layer for layer, _ in sweep] == list(range(DEPTH)):
+            middle, last = (
+                Counter(_kind(timeline, row) for row in _dead(timeline, events) if homes[row] == layer - 1)
+                for layer, events in ((1, sweep[1][1]), (2, sweep[2][1]))
+            )
+            if middle != last:
+                return False
+    return True
+
+
+def _dead(timeline: Timeline, events: list[int]) -> list[int]:
+    return [~timeline.events[at] for at in events if timeline.events[at] < 0]
+
+
+def _kind(timeline: Timeline, row: int) -> tuple[str, int]:
+    return timeline.labels[row][1], timeline.nbytes[row]
 
 
 def _history(timeline: Timeline) -> range:

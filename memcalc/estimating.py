@@ -90,12 +90,13 @@ def peak_live(w: Workload) -> int:
     with without_collector():
         family, c = family_of(w)
         steady = w.history == ("same",) and w.keep_logits != "next" and w.zero_grad == "none"
-        if c.layers <= DEPTH or not _layers_alike(w, c) or not (steady or not w.training):
-            timeline, _, _ = write(w, family, c)
-            return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
-        timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
-        round_to = 512 if w.device == "cuda" else 1
-        return peak_at_depth(timeline, family.LAYERS, c.layers, round_to)
+        if c.layers > DEPTH and _layers_alike(w, c) and (steady or not w.training):
+            timeline, _, _ = write(w, family, replace(c, layers=DEPTH), depth=c.layers, prepared=True)
+            peak = peak_at_depth(timeline, family.LAYERS, c.layers, 512 if w.device == "cuda" else 1)
+            if peak is not None:
+                return peak
+        timeline, _, _ = write(w, family, c)
+        return live_levels(timeline).peak_live if w.device == "cuda" else cpu_replay(timeline).peak_live
 
 
 class Arithmetic(NamedTuple):

@@ -92,3 +92,9 @@ def test_layers_that_differ_are_not_repeated() -> None:
     odd = next(row for row, (module, _) in enumerate(few.labels) if module.startswith(f"{family.LAYERS}.2."))
     few.nbytes[odd] += 512
     assert repeating.repeated(few, family.LAYERS, c.layers) is None
+
+
+def test_a_first_layer_that_leaves_what_others_keep_stands_for_none() -> None:
+    """Its probabilities, which are the second layer's to free, are kept for backward behind it: all layers tell."""
+    w = tiny("bloom", "lora", target="dense", config_changes={"n_layer": 7})
+    assert estimating.peak_live(w) == live_levels(estimated(w).timeline).peak_live
