@@ -169,7 +169,8 @@ class Training:
 def _states(m: Builder, w: Workload, loaded: Loaded) -> States:
     """The optimizer over all that trains."""
     seen = loaded.seen_by_optimizer(w)
-    check_trained(w.optimizer, seen.values(), scaled=w.amp == "fp16", clipped=w.unscales)
+    unscaled = w.unscales or bool(loaded.model.blocks)  # badam's optimizer is none that takes the scale
+    check_trained(w.optimizer, seen.values(), scaled=w.amp == "fp16", clipped=unscaled)
     spared = frozenset(leaf_of(loaded.trained[name]) for name, one in seen.items() if one.in_32_bits)
     habits = Habits(w.momentum, prepared=w.loop == "trainer", in_32_bits=spared)
     rounds = sum(item != "empty" for item in w.history)

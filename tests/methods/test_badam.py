@@ -1,10 +1,16 @@
 """BAdam: one layer's fp32 copies and states at a time, and the switch to the next layer's."""
 
+from collections.abc import Callable
+
 import pytest
 
 from memcalc import estimating
+from memcalc.errors import InvalidWorkload, RunFailed
+from memcalc.recording import Recording
 from memcalc.timeline import Timeline
+from memcalc.workload import Workload
 from tests.methods.likeness import assert_alike
+from tests.producers import estimated, traced
 from tests.tiny import tiny
 
 _LAYER = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 176 + 2 * 64
@@ -50,3 +56,10 @@ def test_it_is_the_lowest_layer_that_trains_in_the_measured_step() -> None:
 def test_its_stream_is_traces(model_type: str, options: dict[str, object]) -> None:
     pytest.importorskip("badam")
     assert_alike(tiny(model_type, "badam", batch=1, seq_len=8, **options))
+
+
+@pytest.mark.parametrize("producer", [estimated, traced])
+def test_half_precision_is_unscaled_whatever_the_optimizer_inside(producer: Callable[[Workload], Recording]) -> None:
+    w = tiny("llama", "badam", dtype="fp16", amp="fp16", loop="plain", clip=None, optimizer="adamw_torch_fused")
+    with pytest.raises((InvalidWorkload, RunFailed), match="unscale"):
+        producer(w)
