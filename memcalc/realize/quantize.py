@@ -131,8 +131,9 @@ def cast_back(model: torch.nn.Module) -> None:
     Source: trl 0.13, trainer/utils.py, peft_module_casting_to_bf16.
     """
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
         if isinstance(module, torch.nn.LayerNorm) or "norm" in name:
             module.to(torch.float32)
-        elif weight is not None and weight.dtype == torch.float32 and any(part in name for part in _EMBEDDINGS):
-            module.to(torch.bfloat16)
+        elif any(part in name for part in _EMBEDDINGS):
+            weight = getattr(module, "weight", None)
+            if weight is not None and weight.dtype == torch.float32:
+                module.to(torch.bfloat16)

@@ -58,3 +58,8 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, object]) -> No
 
 def test_its_stream_is_traces_on_the_cpu() -> None:
     assert_alike(tiny("llama", "cartridge", device="cpu", dtype="fp32"))
+
+
+def test_trl_asks_no_prompt_for_its_weight() -> None:
+    """The encoder's is a property that puts its parts together."""
+    assert_alike(tiny("llama", "cartridge", virtual_tokens=5, quant="nf4", kbit_prepare="trl", checkpointing=False))
