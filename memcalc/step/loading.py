@@ -200,20 +200,20 @@ def _raise_to_fp32(m: Builder, model: Architecture) -> None:
 
 
 def _cast_back(m: Builder, model: Architecture, family: Family) -> None:
-    """TRL's peft_module_casting_to_bf16: the head and the embedding, where the embedding goes by one of its names."""
+    """TRL's peft_module_casting_to_bf16: the head and the embedding, where the embedding goes by one of its names,
+    with the adapters that they have.
+    """
     tied_to = next(name for name, declared in model.base.items() if declared.kind == "embedding")
     for name in parameter_order(model):
-        copied = model.adapters.get(name)
-        if copied is not None and not copied.of:
-            continue
-        module = name.rpartition(".")[0] if copied is None else copied.module(name)
+        added = model.adapters.get(name)
+        module = name.rpartition(".")[0] if added is None else added.module(name)
         known = any(part in name for part in ("embed_tokens", "wte", "wpe")) or module == family.HEAD
         tied_head = name == tied_to and f"{family.HEAD}.weight" not in model.base
-        if (known or tied_head) and m.parameters[name].dtype != "bf16":
-            if copied is None:
+        if (known or tied_head) and m.parameters[name].dtype == "fp32":
+            if added is None:
                 _place(m, name, model.base[name], "bf16")
             else:
-                _add(m, name, copied, "bf16")
+                _add(m, name, added, "bf16")
 
 
 def _adapters(m: Builder, model: Architecture, w: Workload) -> frozenset[str]:

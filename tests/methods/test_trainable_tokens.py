@@ -48,6 +48,11 @@ def test_its_stream_is_traces(model_type: str, options: dict[str, Any]) -> None:
     assert_alike(tiny(model_type, "trainable_tokens", **options))
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "gemma"])
+def test_trl_casts_them_back_with_their_embedding(model_type: str) -> None:
+    assert_alike(tiny(model_type, "trainable_tokens", quant="nf4", kbit_prepare="trl", checkpointing=False))
+
+
 def test_what_is_no_tokens_number_is_refused() -> None:
     with pytest.raises(InvalidWorkload, match="--token-indices 'eos': each item is a token's number"):
         tiny("llama", "trainable_tokens", token_indices="eos")
