@@ -37,6 +37,11 @@ def device_bytes(tensor: torch.Tensor, device: str) -> int:
     return tensor.untyped_storage().nbytes() if tensor.device.type == torch.device(device).type else 0
 
 
+def own_blocks(inside: Inside, _: Any) -> int:
+    """Bytes of an operator's own blocks at the fullest moment: its workspace."""
+    return sum((*inside.before, *inside.after))
+
+
 def normal(device: str, kind: torch.dtype, *shape: int) -> torch.Tensor:
     """A tensor of random values."""
     return torch.empty(shape, dtype=kind, device=device).normal_()

@@ -94,6 +94,20 @@ def _sum_of_rows(device: str, kind: torch.dtype) -> Op:
     return lambda: aten.sum.dim_IntList(x, [0])
 
 
+def _scatter_add(device: str, kind: torch.dtype) -> Op:
+    """Of rows that are chosen, as Mixture-of-Depths puts them back."""
+    x, y = normal(device, kind, 2, _ROWS, _WIDTH), normal(device, kind, 2, _ROWS // 8, _WIDTH)
+    places = torch.arange(_ROWS // 8, device=device).view(1, -1, 1).expand(y.shape)
+    return lambda: aten.scatter_add.default(x, 1, places, y)
+
+
+def _index_add(device: str, kind: torch.dtype) -> Op:
+    """The backward of index_select."""
+    x, y = normal(device, kind, _ROWS, _WIDTH), normal(device, kind, _ROWS // 8, _WIDTH)
+    places = torch.arange(_ROWS // 8, device=device)
+    return lambda: aten.index_add_.default(x, 0, places, y)
+
+
 def _adamw(device: str, kind: torch.dtype) -> Op:
     tensors = [[normal(device, kind, _ROWS, _WIDTH)] for _ in range(4)]
     steps = [torch.ones((), device=device)]
@@ -114,5 +128,7 @@ OPERATORS: dict[str, Callable[[str, torch.dtype], Op]] = {
     "addmm": _linear,
     "bmm": _batched,
     "sum of rows": _sum_of_rows,
+    "scatter_add": _scatter_add,
+    "index_add_": _index_add,
     "_fused_adamw_": _adamw,
 }

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from memcalc.kernels import cudnn_rnn_weights
-from memcalc.profiling.kernels.case import DTYPES, Case, Op, normal
-from memcalc.profiling.kernels.probe import Inside
+from memcalc.profiling.kernels.case import DTYPES, Case, Op, normal, own_blocks
 
 aten = torch.ops.aten
 
@@ -71,8 +70,8 @@ def cases() -> Iterator[Case]:
 
         arguments = layer._asdict()
         yield Case("cudnn_rnn_reserve", arguments, call, lambda _, result: result[3].numel())
-        yield Case("cudnn_rnn_workspace", arguments, call, _own)
-        yield Case("cudnn_rnn_backward_workspace", arguments, backward, _own)
+        yield Case("cudnn_rnn_workspace", arguments, call, own_blocks)
+        yield Case("cudnn_rnn_backward_workspace", arguments, backward, own_blocks)
     for layer in (one for one in _LAYERS if one.dtype == "fp32" and not one.dropout):
 
         def flatten(device: str, layer: _Layer = layer) -> Op:
@@ -84,11 +83,6 @@ def cases() -> Iterator[Case]:
         arguments = {"gates": _GATES, **{name: getattr(layer, name) for name in names}}
         yield Case("cudnn_rnn_weights", arguments, flatten, lambda _, result: result.numel())
     yield Case("cudnn_dropout_state", {}, lambda device: lambda: _states(device), lambda _, result: result.numel())
-
-
-def _own(inside: Inside, _: Any) -> int:
-    """Blocks of the operator's own at the fullest moment: its workspace."""
-    return sum((*inside.before, *inside.after))
 
 
 def _states(device: str) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from memcalc import kernels
 from memcalc.catalog.find import gpus
+from memcalc.kernels.choosing import _FEW_ROWS, _LARGE_SORT, _SHARED, _SHARED_BY_MANY, _SMALL_SORT
 from memcalc.profiling.kernels import checking, choosing, suite
 from memcalc.profiling.kernels.case import Case
 from memcalc.profiling.kernels.probe import Inside
@@ -31,6 +32,62 @@ def test_every_entry_of_the_table_has_a_case() -> None:
     assert set(checking.ENTRIES) - {case.entry for case in CASES} == set(ONCE)
 
 
+def test_what_the_table_leaves_out_has_cases_too() -> None:
+    """A value of which the table says nothing is one that is left out, or a fact."""
+    found = {case.entry for case in CASES}
+    assert found >= suite.LEFT_OUT
+    assert not suite.LEFT_OUT & set(checking.ENTRIES)
+    of_no_entry = {case.entry for case in CASES if case.value is not None} - set(checking.ENTRIES)
+    assert of_no_entry <= suite.LEFT_OUT | set(checking.FACTS)
+
+
+def test_a_record_of_each_case_can_be_checked() -> None:
+    gpu = json.loads(json.dumps(next(iter(gpus()))._asdict()))
+    for case in CASES:
+        predicted = checking.predict({"entry": case.entry, "arguments": case.arguments, "gpu": gpu})
+        assert (predicted is None) == (case.entry in suite.LEFT_OUT)
+        if case.value is None:
+            assert isinstance(predicted, kernels.Scratch)
+
+
+def test_topk_is_looked_at_on_both_sides_of_each_length_from_which_rows_are_shared() -> None:
+    seen = {(case.arguments["rows"], case.arguments["length"]) for case in CASES if case.entry == "topk_scratch"}
+    fewest = 1
+    for most, shared_from in (*_SHARED, (10**9, _SHARED_BY_MANY)):
+        lengths = {length for rows, length in seen if fewest <= rows <= most}
+        assert {shared_from - 1, shared_from} <= lengths
+        fewest = most + 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "blocks"), [("topk_scratch", {0, 7}), ("sort_scratch", {1, 2}), ("bmm_scratch", {0, 1, 2})]
+)
+def test_cases_lie_on_both_sides_of_each_branch(entry: str, blocks: set[int]) -> None:
+    (gpu, *_), function = gpus(), getattr(kernels, entry)
+    given = {"gpu": gpu} if entry == "topk_scratch" else {}
+    found = [function(**given, **case.arguments) for case in CASES if case.entry == entry]
+    assert {len(scratch.after) for scratch in found} == blocks
+
+
+def test_a_sort_is_looked_at_on_both_sides_of_each_limit() -> None:
+    seen = {(case.arguments["rows"], case.arguments["length"]) for case in CASES if case.entry == "sort_scratch"}
+    assert {
+        (8, _SMALL_SORT),
+        (8, _SMALL_SORT + 1),
+        (1, _SMALL_SORT + 1),
+        (2, _LARGE_SORT - 1),
+        (2, _LARGE_SORT),
+    } <= seen
+    assert {(_FEW_ROWS - 1, _SMALL_SORT + 1), (_FEW_ROWS, _SMALL_SORT + 1)} <= seen
+
+
+def test_every_layout_of_factors_is_a_call_that_torch_accepts() -> None:
+    for case in (case for case in CASES if case.entry == "bmm_scratch"):
+        (left, _), (right, _) = case.arguments["left"], case.arguments["right"]
+        result = case.prepare("meta")()
+        assert (list(result.shape), result.element_size()) == ([*left[:2], right[2]], case.arguments["itemsize"])
+
+
 @pytest.mark.parametrize("entry", sorted({case.entry for case in CASES} & set(checking.ENTRIES)))
 def test_the_arguments_of_a_case_are_those_of_its_entry(entry: str) -> None:
     function = getattr(kernels, entry)
@@ -47,6 +104,9 @@ ON_A_GPU_ONLY = {  # no kernel of meta's
 }  # fmt: skip
 
 
+BY_VALUES = ("sparse_", "cub_")  # their results' sizes are known by values alone, which meta has not
+
+
 def runs_without_a_gpu(case: Case) -> bool:
     alone = case.entry in ON_A_GPU_ONLY or case.entry.endswith(("_dim", "_width")) or case.arguments.get("dropout")
     return not case.needs and not alone
@@ -56,7 +116,7 @@ def runs_without_a_gpu(case: Case) -> bool:
     "case", some([case for case in CASES if runs_without_a_gpu(case)], 3), ids=lambda case: case.entry
 )
 def test_a_case_is_a_call_that_torch_accepts(case: Case) -> None:
-    result = case.prepare("cpu" if case.entry.startswith("sparse_") else "meta")()
+    result = case.prepare("cpu" if case.entry.startswith(BY_VALUES) else "meta")()
     if case.value is not None:
         json.dumps(case.value(NOTHING, result))
 

@@ -74,3 +74,19 @@ def test_a_figure_that_nobody_predicts_is_shown() -> None:
     found = checking.verdicts([record("cuda_context_when_empty", {}, measured={"value": 503316480})])
     (line,) = next(verdict for verdict in found if verdict.entry == "cuda_context_when_empty").lines()
     assert line.endswith("nothing to compare with, measured 503,316,480")
+
+
+def test_of_figures_that_nobody_predicts_the_least_and_the_largest_are_shown() -> None:
+    shapes = {"rows": 512, "columns": 512}
+    records = [record("cusolver_svd_workspace", shapes, measured={"value": size}) for size in (4096, 0, 1_048_576)]
+    found = checking.verdicts([*records, record("cusolver_svd_workspace", shapes, refused="RuntimeError: no")])
+    (line,) = next(verdict for verdict in found if verdict.entry == "cusolver_svd_workspace").lines()
+    assert line.startswith("unmeasured")
+    assert line.endswith("nothing to compare with, measured 0 to 1,048,576")
+
+
+def test_where_singular_vectors_lie_is_a_fact() -> None:
+    lies = "singular_vectors_lie_by_rows"
+    shapes = {"rows": 64, "columns": 128}
+    assert word(checking.verdicts([record(lies, shapes, measured={"value": True})]), lies) == "confirmed"
+    assert word(checking.verdicts([record(lies, shapes, measured={"value": False})]), lies) == "wrong"
