@@ -4,7 +4,7 @@
     python profiles/suites/kernels.py --out profiles/a100/kernels.jsonl
     python profiles/suites/kernels.py --check profiles/a100/kernels.jsonl
 
-The first takes about a minute on any CUDA GPU and appends a JSON line for each case; it ends with what the second
+The first takes a minute or two on any CUDA GPU and appends a JSON line for each case; it ends with what the second
 prints, which needs no GPU: every entry of memcalc/kernels as confirmed, wrong (and by how much) or unmeasured.
 """
 

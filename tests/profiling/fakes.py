@@ -94,7 +94,10 @@ class FakeCuda:
         return SimpleNamespace(name=self.name, major=9, minor=0, multi_processor_count=132, uuid=UUID)
 
     def _record(self, enabled: str | None, context: str | None = None, stacks: str = "all") -> None:
+        """What ends forgets, as c10/cuda/CUDACachingAllocator.cpp, recordHistory, does."""
         self.recording = enabled is not None
+        if not self.recording:
+            self.entries = []
 
     def _snapshot(self) -> dict[str, Any]:
         return {"segments": [], "device_traces": [self.entries], "allocator_settings": {"expandable_segments": False}}

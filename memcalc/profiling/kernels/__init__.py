@@ -1,3 +1,3 @@
-"""What no tape can know, measured on a GPU in a minute: the blocks inside kernels, the kernels that are chosen,
+"""What no tape can know, measured on a GPU in a minute or two: the blocks inside kernels, the kernels that are chosen,
 cuBLAS workspaces, the CUDA context; and memcalc's table of kernels held against it.
 """

@@ -8,7 +8,7 @@ from typing import Any
 from memcalc import kernels
 from memcalc.kernels import Scratch
 from memcalc.profiling.kernels.probe import rounded
-from memcalc.profiling.kernels.suite import LEFT_OUT, gpu_of
+from memcalc.profiling.kernels.suite import FILES, LEFT_OUT, gpu_of
 
 _NO_ENTRIES = {"Gpu", "Scratch", "check_dtypes", "INT8_THRESHOLD", "NO_OUTLIERS", "CUDNN_SPACES_LEFT_OUT"}
 ENTRIES = tuple(name for name in kernels.__all__ if name not in _NO_ENTRIES)
@@ -20,7 +20,7 @@ FACTS = {  # of the process and of libraries, as the tracer and the replay take 
     "singular_vectors_lie_by_rows": lambda _: True,
     "cuda_context": lambda gpu: gpu.context_bytes,
     "cuda_context_when_empty": lambda _: None,
-    "cuda_context_with_all_kernels": lambda _: None,
+    **{f"cuda_context_with_{loaded}": lambda _: None for loaded in FILES},
 }
 
 

@@ -35,6 +35,8 @@ class Probe:
         """
         if warm:
             op()
+        self.memory.record(False)  # which forgets what was before: a snapshot copies all that is recorded
+        self.memory.record(True)
         start = self.memory.levels().events
         result = op()
         stop = self.memory.levels().events

@@ -33,16 +33,19 @@ from memcalc.realize import versions
 
 SCHEMA = "memcalc.kernels/1"
 
-_IN_LIBRARIES = (recurrent, fourier, convolving, solving)
-_FILES = (attention, varlen, reductions, products, searching, sparse, *_IN_LIBRARIES, plain, quantized, choosing)
-
-LEFT_OUT = frozenset(entry for file in (searching, *_IN_LIBRARIES) for entry in file.LEFT_OUT)  # of no table, to learn
+FILES = {  # by what is loaded then; the libraries that few methods need come last
+    "all_kernels": (attention, varlen, reductions, products, searching, sparse, recurrent, plain, quantized, choosing),
+    "cufft": (fourier,),
+    "convolutions": (convolving,),
+    "cusolver": (solving,),
+}
+LEFT_OUT = frozenset(entry for file in (searching, recurrent, fourier, convolving, solving) for entry in file.LEFT_OUT)
 
 
 def cases() -> Iterator[Case]:
     """Every case of every file here."""
-    for file in _FILES:
-        yield from file.cases()
+    for loaded in FILES:
+        yield from _cases(loaded)
 
 
 def run(device: Device) -> Iterator[dict[str, Any]]:
@@ -59,15 +62,21 @@ def run(device: Device) -> Iterator[dict[str, Any]]:
     head = {"schema": SCHEMA, "gpu": gpu._asdict(), "versions": _versions(facts)}
     for fact in process.facts(probe, device.torch_name, card):
         yield head | fact
-    for case in cases():
-        yield {**head, "entry": case.entry, "arguments": case.arguments, **_look(case, probe, device.torch_name)}
-    yield head | process.context("cuda_context_with_all_kernels", card)
+    for loaded in FILES:
+        for case in _cases(loaded):
+            yield {**head, "entry": case.entry, "arguments": case.arguments, **_look(case, probe, device.torch_name)}
+        yield head | process.context(f"cuda_context_with_{loaded}", card)
 
 
 def gpu_of(record: dict[str, Any]) -> Gpu:
     """The card of a record."""
     plain = record["gpu"]
     return Gpu(**{**plain, "capability": tuple(plain["capability"])})
+
+
+def _cases(loaded: str) -> Iterator[Case]:
+    for file in FILES[loaded]:
+        yield from file.cases()
 
 
 def _look(case: Case, probe: Probe, device: str) -> dict[str, Any]:

@@ -49,9 +49,22 @@ def test_an_operator_on_a_device_shows_its_output_and_what_it_makes_on_the_way()
     assert found.peak == 2 * 4096
 
 
+def test_each_look_begins_a_record_of_its_own() -> None:
+    cuda = FakeCuda()
+    cuda.reset_peak_memory_stats()
+    with Counting(cuda):
+        probe = Probe(Accelerator(cuda))
+        x = torch.ones(1000)
+        for _ in range(3):
+            found, _ = probe.inside(lambda: x + 1)
+            assert found.outputs == (4000,)
+            assert [entry["action"] for entry in cuda.entries if entry["action"] == "alloc"] == ["alloc"]
+
+
 def test_a_record_that_is_too_short_is_refused() -> None:
     cuda = FakeCuda()
     probe = Probe(Accelerator(cuda))
+    cuda.memory._record_memory_history = lambda *args, **kwargs: None
     cuda.recording = False
     with pytest.raises(Unmeasurable, match="gaps"):
         probe.inside(lambda: cuda.malloc(1, 1), warm=False)

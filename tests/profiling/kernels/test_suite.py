@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def _cases() -> Iterator[Case]:
 
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    monkeypatch.setattr(suite, "cases", _cases)
+    monkeypatch.setattr(suite, "FILES", {"all_kernels": (SimpleNamespace(cases=_cases),)})
     cuda = FakeCuda(name="NVIDIA H100 80GB HBM3")
     cuda.reset_peak_memory_stats()
     with Counting(cuda) as counting:
@@ -50,6 +50,7 @@ def test_each_case_is_a_record_and_none_ends_the_suite(records: list[dict[str, A
     assert by_entry["gemm_4bit_scratch"]["refused"] == "the package no_such_package is not installed"
     assert by_entry["cudnn attention"]["refused"] == "RuntimeError: needs sm80"
     assert by_entry["cuda_context_when_empty"]["measured"] == {"value": CONTEXT}
+    assert by_entry["cuda_context_with_all_kernels"]["measured"] == {"value": CONTEXT}
     assert by_entry["cublas_workspace"]["measured"] == {"value": 0}  # the CPU has none
     assert "segments_descend" in by_entry
     assert all(record["gpu"]["key"] == "h100" for record in records)
