@@ -1,7 +1,9 @@
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from memcalc import methods
 from memcalc.errors import BadFile
 from memcalc.profiling.suite import read_suite
 
@@ -17,6 +19,12 @@ def test_every_suite_that_is_shipped_can_be_read(path: Path) -> None:
     assert suite.title == path.stem
     assert suite.cases
     assert not [case.name for case in suite.cases if str(FOLDER) in str(case.workload.to_json())]
+
+
+def test_every_method_is_a_line_of_the_suite_of_methods() -> None:
+    grids = tomllib.loads((FOLDER / "methods.toml").read_text(encoding="utf-8"))["grid"]
+    lines = [line for grid in grids for line in (grid, *grid.get("variants", ()))]
+    assert {line["method"] for line in lines if "method" in line} == set(methods.names())
 
 
 def test_a_case_has_its_own_options_over_the_defaults(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def cases() -> Iterator[Case]:
 
         arguments = {"rows": rows, "n": n, "k": k, "dtype": dtype, "double_quant": double}
         yield Case("gemm_4bit_scratch", arguments, multiply, needs=_NEEDS)
+    yield Case("quantize_4bit", {}, _quantize_4bit, needs=_NEEDS)
+    yield Case("quantize_blockwise", {}, _quantize_blockwise, needs=_NEEDS)
     yield Case("dequantize_4bit", {}, _dequantize_4bit, needs=_NEEDS)
     for threshold in (0.0, 6.0):
 
@@ -59,6 +61,17 @@ def _gemm_4bit(device: str, rows: int, n: int, k: int, dtype: str, double: bool)
     return lambda: torch.ops.bitsandbytes.gemm_4bit.default(
         x, packed.view(-1, 1), state.shape, absmax, state.blocksize, state.quant_type, **nested
     )
+
+
+def _quantize_4bit(device: str) -> Op:
+    weight = torch.empty(4096, 4096, dtype=DTYPES["bf16"], device=device).normal_()
+    return lambda: torch.ops.bitsandbytes.quantize_4bit.default(weight, 64, "nf4", torch.uint8)
+
+
+def _quantize_blockwise(device: str) -> Op:
+    """Of the constants of quantization, which are quantized too."""
+    constants, code = torch.empty(2**18, device=device).normal_(), torch.linspace(-1, 1, 256, device=device)
+    return lambda: torch.ops.bitsandbytes.quantize_blockwise.default(constants, code, 256)
 
 
 def _dequantize_4bit(device: str) -> Op:
