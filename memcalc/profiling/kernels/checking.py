@@ -44,7 +44,7 @@ class Verdict:
         """The entry in one line, and a line for each case where it is wrong."""
         count = self.confirmed + len(self.wrong)
         detail = f"{self.confirmed} of {count} cases" if count else self._why_unmeasured()
-        yield f"{self.word:<11}{self.entry:<34}{detail}"
+        yield f"{self.word:<11}{self.entry:<36}{detail}"
         yield from (f"           {line}" for line in self.wrong)
 
     def _why_unmeasured(self) -> str:
