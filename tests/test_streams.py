@@ -55,7 +55,7 @@ def test_what_means_nothing_to_a_case_is_settled_and_never_drawn() -> None:
         "mistral-window lora sdpa-flash",
         "llama-gqa-biases lora efficient",
         "llama lora efficient t4",
-        "qwen2 lora bias-all amp-fp16-over-fp16",
+        "qwen2 qlora bias-all amp-fp16-over-fp16",
         "qwen2 qlora inference amp-bf16-over-bf16",
         "llama qlora sdpa-flash",
     ],

@@ -23,13 +23,13 @@ CASES = {footprint.measured["case"]: footprint for footprint in MEASURED}
 
 def test_every_case_of_the_suite_was_measured() -> None:
     suite = read_suite(str(PROFILES / "suites" / "cpu.toml"))
-    assert [case.name for case in suite.cases] == list(CASES)
+    assert {case.name for case in suite.cases} == CASES.keys()
     assert {footprint.outcome for footprint in MEASURED} == {"ok"}
 
 
 def test_the_suite_measures_the_same_again(tmp_path: Path) -> None:
     out = tmp_path / "again.jsonl"
-    result = run("profile", "--suite", str(PROFILES / "suites" / "cpu.toml"), "--out", str(out), "--shard", "1/21")
+    result = run("profile", "--suite", str(PROFILES / "suites" / "cpu.toml"), "--out", str(out), "--shard", "1/24")
     assert (result.code, result.err) == (0, "")
     again = [Footprint.from_json(json.loads(line)) for line in out.read_text(encoding="utf-8").splitlines()]
     assert len(again) == 4

@@ -77,9 +77,12 @@ def _check(w: Workload, timeline: Timeline) -> None:
 
 
 def _lasting(timeline: Timeline) -> list[int]:
-    """What was loaded; a quantized layer's bias is cast in the first forward, for good."""
-    cast_biases = [row for row, (_, op) in enumerate(timeline.labels) if op == "bias"]
-    return [*_loaded(timeline), *cast_biases]
+    """What was loaded; a quantized layer's bias is cast in the first forward, for good, and CPT's prompt is projected
+    anew in each.
+    """
+    put_in_place = {"bias", "prompt_encoder.default: clone"}
+    later = [row for row, (_, op) in enumerate(timeline.labels) if {op, timeline.label(row)} & put_in_place]
+    return [*_loaded(timeline), *later]
 
 
 def _inputs_and_more(w: Workload, timeline: Timeline, rows: list[int]) -> list[str]:
