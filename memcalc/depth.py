@@ -40,12 +40,16 @@ def peak_at_depth(timeline: Timeline, layers: str, depth: int, round_to: int) ->
 
 
 def _stands_for_others(timeline: Timeline, layers: str, passes: list[int | None]) -> bool:
-    """Whether the middle layer's pass, behind the first's, frees of it what the last one's frees of the middle layer.
+    """Whether the middle layer's pass, behind the first's, frees of it what the last one's frees of the middle layer,
+    and nothing that belongs to no layer.
 
-    It does not where a first layer, whose input needs no gradient, leaves what others keep for backward.
+    It does not where a first layer, whose input needs no gradient, leaves what others keep for backward: a block of
+    its own, or one that all share (cosines), whose last holder is the second layer then.
     """
     homes = layers_of(timeline, layers)
     runs = [(layer, list(events)) for layer, events in groupby(range(len(passes)), passes.__getitem__)]
+    if any(homes[row] is None for layer, events in runs if layer == _MIDDLE for row in _dead(timeline, events)):
+        return False
     for sweep in zip(runs, runs[1:], runs[2:], strict=False):
         if [layer for layer, _ in sweep] == list(range(DEPTH)):
             middle, last = (

@@ -53,6 +53,13 @@ def test_any_method_is_repeated_as_it_is_written_or_written_out(method: str) -> 
         _repeated_as_written(w)
 
 
+@pytest.mark.parametrize("method", methods.names())
+def test_a_sweeps_peak_is_that_of_the_whole_model_under_any_method(method: str) -> None:
+    changes = {"num_hidden_layers": 6, "attention_dropout": 0.1}
+    w = tiny(taken("qwen2", method), method, config_changes=changes, grad_accum=2)
+    assert estimating.peak_live(w) == live_levels(estimated(w).timeline).peak_live
+
+
 def _repeated_as_written(w: Workload) -> bool:
     """Whether four layers of a workload can be repeated at all; where they can, asserts that nothing differs."""
     family, c = estimating.family_of(w)
