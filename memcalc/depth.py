@@ -8,7 +8,7 @@ is extrapolated: the result is the written-out run's, byte for byte.
 from collections import Counter
 from itertools import accumulate, groupby, pairwise
 
-from memcalc.sections import layers_of, sections
+from memcalc.sections import layers_of, runs_of, sections
 from memcalc.timeline import Timeline
 
 DEPTH = 3  # layers to record: a first, a middle, a last
@@ -47,7 +47,7 @@ def _stands_for_others(timeline: Timeline, layers: str, passes: list[int | None]
     its own, or one that all share (cosines), whose last holder is the second layer then.
     """
     homes = layers_of(timeline, layers)
-    runs = [(layer, list(events)) for layer, events in groupby(range(len(passes)), passes.__getitem__)]
+    runs = runs_of(passes)
     if any(homes[row] is None for layer, events in runs if layer == _MIDDLE for row in _dead(timeline, events)):
         return False
     for sweep in zip(runs, runs[1:], runs[2:], strict=False):

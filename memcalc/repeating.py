@@ -6,16 +6,14 @@ that was not written; what it frees is a block of its own, or the same block of 
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby
 from operator import add
 
-from memcalc.sections import layers_of, sections
+from memcalc.sections import Run, layers_of, runs_of, sections
 from memcalc.timeline import Mark, Timeline
 
 DEPTH = 4  # layers to write: a first, two in the middle, a last
 _BEFORE, _MIDDLE, _LAST = 1, 2, 3
 
-Run = tuple[int | None, list[int]]  # a layer, or None, and the numbers of the events of one pass over it
 Place = tuple[int, int]  # a sweep over the layers, and a row's number among those born in its layer's pass
 
 
@@ -25,8 +23,7 @@ def repeated(timeline: Timeline, layers: str, depth: int) -> Timeline | None:
     `layers` is the path of the repeated layers ("model.layers").
     """
     homes = layers_of(timeline, layers)
-    where = sections(timeline, layers, DEPTH)
-    runs: list[Run] = [(layer, list(events)) for layer, events in groupby(range(len(where)), where.__getitem__)]
+    runs = runs_of(sections(timeline, layers, DEPTH))
     places = _places(timeline, runs)
     if places is None or not _alike(timeline, runs, homes):
         return None

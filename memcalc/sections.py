@@ -1,8 +1,10 @@
 """Which layer's pass each event of a timeline belongs to: what lets one layer stand for many."""
 
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 
 from memcalc.timeline import Timeline
+
+Run = tuple[int | None, list[int]]  # a layer, or None, and the numbers of the events of one pass over it
 
 
 def sections(timeline: Timeline, layers: str, count: int) -> list[int | None]:
@@ -43,3 +45,8 @@ def layers_of(timeline: Timeline, layers: str) -> list[int | None]:
             known[module] = int(module[len(prefix) :].partition(".")[0]) if module.startswith(prefix) else None
         homes.append(known[module])
     return homes
+
+
+def runs_of(passes: list[int | None]) -> list[Run]:
+    """What `sections` says of each event, by unbroken passes."""
+    return [(layer, list(events)) for layer, events in groupby(range(len(passes)), passes.__getitem__)]

@@ -11,6 +11,7 @@ from memcalc.options import option
 from memcalc.tape.ops.arranging import repeat
 from memcalc.tape.ops.elementwise import add, cast
 from memcalc.tape.ops.loss import embedding
+from memcalc.tape.ops.placing import taken
 from memcalc.tape.ops.views import cat, view
 from memcalc.tape.prompts import longer_mask, made_parameter, prompts_of, words_of
 from memcalc.tape.tape import Array, Tensor, like, new, on_cuda, record, tape
@@ -155,15 +156,15 @@ class Cpt(Method):
             return projected
         bounds = new((v,), "fp32", "to")
         count = self._movable
-        taken = _taken(count, (width,))
-        bound = _taken(count)
-        norm, least = _taken(count), _taken(count)
+        rows_taken = taken((count, width), "fp32", (count, 1))
+        bound = taken((count,), "fp32", (count, 1))
+        norm, least = (taken((count,), "fp32", (count, 1)) for _ in range(2))
         clamped = new((count,), "fp32", "clamp")
         del norm, least
         factors = new((count,), "fp32", "div")
         del bound, clamped, factors
         new((count, 1), "int64", "nonzero")
-        del norms, rows, bounds, taken
+        del norms, rows, bounds, rows_taken
         return projected
 
     def making(self, m: "Builder", module: str, *, frozen: bool, raised: bool) -> Iterator[str]:
@@ -209,18 +210,10 @@ def _types_of_rows(b: int, s: int) -> Array:
 def _raise_types(count: int) -> None:
     """All rows' types, in place, by the largest of the prompt's."""
     positive = new((count,), "bool", "gt")
-    taken = _taken(count, dims=2)
+    types = taken((count,), "fp32", (count, 2))
     new((), "int64", "max")
     new((count, 2), "int64", "nonzero")
-    del positive, taken
-
-
-def _taken(count: int, width: tuple[int, ...] = (), dims: int = 1) -> Array:
-    """What an index by a mask of so many dims gives, of which `count` entries are true."""
-    places = new((count, dims), "int64", "nonzero")
-    taken = new((count, *width), "fp32", "index")
-    del places
-    return taken
+    del positive, types
 
 
 def _labelled(b: int, s: int) -> Array:

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from memcalc.errors import InvalidWorkload
 from memcalc.methods.linears import OnLinears, target_option
+from memcalc.methods.of_fourierft import layer
 from memcalc.options import option
-from memcalc.tape.ops.elementwise import add, cast, scale
+from memcalc.tape.ops.elementwise import cast, scale
 from memcalc.tape.ops.fourier import inverse_fft, real
-from memcalc.tape.ops.linear import linear
 from memcalc.tape.ops.placing import placed
 from memcalc.tape.tape import from_host, new
 
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
     from memcalc.tape.tape import Tensor
     from memcalc.tape.weights import Weight
-
-# Where they differ from LoRA's.
-# peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING
-_TARGETS = {"gpt2": ("mlp.c_proj",), "gpt_bigcode": ("mlp.c_proj",)}
 
 
 @final
@@ -39,20 +34,10 @@ class FourierFT(OnLinears):
     random_loc_seed: int = option(777, "--random-loc-seed", "seed of the places", least=0)
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
-        return _TARGETS.get(model_type) or super(FourierFT, self).default_targets(model_type)
+        return layer.default_targets(model_type)
 
     def adapted(self, m: "Builder", x: "Tensor", w: "Weight", name: str) -> "Tensor":
-        """peft 0.21.2, tuners/fourierft/layer.py, FourierFTLinear.forward. Its call keeps the first x."""
-        if self.n_frequency > w.d_in * w.d_out:
-            raise InvalidWorkload(
-                f"peft refuses this: --n-frequency {self.n_frequency} is above the {w.d_in * w.d_out} entries of {name}"
-            )
-        spectrum = m.adapter(name, "fourierft_spectrum.default", (self.n_frequency,))
-        result = w.linear(x)
-        update = self._update(spectrum, w)
-        x_cast = cast(x, update.dtype)
-        result = add(result, linear(x_cast, update))
-        return cast(result, x.dtype)
+        return layer.adapted(m, x, w, name, "fourierft_spectrum.default", self.n_frequency, self._update)
 
     def _update(self, spectrum: "Tensor", w: "Weight") -> "Tensor":
         """FourierFTLayer.get_delta_weight: (n,) -> (d_out, d_in). The places come from the host each time."""

@@ -11,9 +11,9 @@ from memcalc.kernels import check_dtypes
 from memcalc.methods.base import check_dropout
 from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import LARGEST, option
+from memcalc.tape.ops.choosing import scatter_add
 from memcalc.tape.ops.elementwise import add, cast, dropout, scale
 from memcalc.tape.ops.linear import linear, mm
-from memcalc.tape.ops.placing import added_at
 from memcalc.tape.ops.views import view
 from memcalc.tape.tape import Tensor, like, new, tape
 
@@ -72,7 +72,7 @@ class Supertuning(OnLinears):
         flat = view(weight, (w.d_out * w.d_in,))
         indices = like(places.data, "to", "int64")
         values = cast(trained, weight.dtype)
-        summed = added_at(flat, values, indices)
+        summed = scatter_add(flat, indices, values)
         result = linear(x, view(summed, weight.shape), w.bias)
         if self.rank:
             a = m.adapter(name, _FACTORS[0], (self.rank, w.d_in), "linear")

@@ -8,10 +8,9 @@ from memcalc.errors import InvalidWorkload
 from memcalc.methods.base import check_dropout
 from memcalc.methods.linears import OnLinears, target_option
 from memcalc.options import option
-from memcalc.tape.autocast import lower
-from memcalc.tape.ops.elementwise import add, cast, dropout, mul
-from memcalc.tape.ops.linear import bmm, linear
-from memcalc.tape.ops.views import view
+from memcalc.tape.ops.einsum import contracted
+from memcalc.tape.ops.elementwise import add, cast, dropout
+from memcalc.tape.ops.linear import linear
 from memcalc.tape.tape import Tensor, new
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class TinyLora(OnLinears):
                 m.shared(name, part, (self.u,))
         numbers = m.shared(name, self._numbers(m, name), (self.u,))
         result = w.linear(x)
-        mixed = self._mixed(numbers, cast(random, numbers.dtype))
+        mixed = contracted(numbers, cast(random, numbers.dtype), "i,ijk->jk")
         x_dropped = dropout(x, self.tinylora_dropout if m.training else 0.0)
         x_dropped = cast(x_dropped, a.dtype)
         h = linear(x_dropped, a)
@@ -75,14 +74,6 @@ class TinyLora(OnLinears):
         delta = linear(h, b)
         result = add(result, delta)
         return cast(result, x.dtype)
-
-    def _mixed(self, numbers: Tensor, random: Tensor) -> Tensor:
-        """einsum("i,ijk->jk"), which is no matrix product where there is but one to add."""
-        rank = random.shape[1]
-        first, second = lower(numbers), lower(random)
-        if self.u == 1:
-            return view(mul(view(first, (1, 1, 1)), view(second, (rank, rank, 1))), (rank, rank))
-        return view(bmm(view(first, (1, 1, self.u)), view(second, (1, self.u, rank * rank))), (rank, rank))
 
     def _numbers(self, m: "Builder", module: str) -> str:
         """Where below the first target the numbers of this one stand. Source: model.py, _create_and_replace."""
@@ -98,15 +89,15 @@ class TinyLora(OnLinears):
             raise InvalidWorkload(
                 f"--quant cannot go with --method tinylora: peft decomposes the weight of {module}, no packed one"
             )
+        from memcalc.methods.of_lora import from_weight
+
         shape, dtype = weight.shape, weight.dtype
         del weight
         (rank, d_in), (d_out, _) = (m.declared_adapters[f"{module}.{part}"].shape for part in (_A, _B))
         own = self._numbers(m, module)
         if (full := f"{m.common.first}.{own}") not in m.parameters:
             m.parameters[full] = Tensor(new((self.u,), dtype, own, "adapter"))
-        least = min(d_out, d_in)
-        held = [] if dtype == "fp32" else [new(shape, "fp32", "to", "adapter")]
-        held += [new(part, "fp32", "svd", "adapter") for part in ((d_out, least), (least,), (least, d_in))]
+        held = [from_weight.raised(shape, dtype), *from_weight.svd(d_out, d_in)]
         if dtype != "fp32":
             held += [new(part, dtype, "to", "adapter") for part in ((d_out, rank), (rank,), (rank, d_in))]
         held.append(new((rank,), dtype, "sqrt", "adapter"))

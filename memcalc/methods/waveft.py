@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from memcalc.anatomy import Target
-from memcalc.errors import InvalidWorkload
 from memcalc.methods.linears import OnLinears, target_option
+from memcalc.methods.of_fourierft import layer
 from memcalc.options import option
 from memcalc.tape.ops.convolving import upsampled
-from memcalc.tape.ops.elementwise import add, cast, scale
-from memcalc.tape.ops.linear import linear
-from memcalc.tape.ops.placing import columns_marked, marked, placed
+from memcalc.tape.ops.elementwise import scale
+from memcalc.tape.ops.placing import placed, taken, where_true
 from memcalc.tape.ops.views import cut, narrow, stack, view
 from memcalc.tape.tape import Array, Tensor, from_host, new
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from memcalc.tape.builder import Builder
     from memcalc.tape.weights import Weight
 
-# Where they differ from LoRA's.
-# peft 0.21.2, utils/constants.py, TRANSFORMERS_MODELS_TO_WAVEFT_TARGET_MODULES_MAPPING
-_TARGETS = {"gpt2": ("mlp.c_proj",), "gpt_bigcode": ("mlp.c_proj",)}
 _FILTERS = {  # lengths. peft 0.21.2, tuners/waveft/wavelet.py
     **{f"db{order}": 2 * order for order in range(1, 11)},
     **{f"sym{order}": 2 * order for order in range(2, 11)},
@@ -48,20 +44,10 @@ class WaveFT(OnLinears):
     random_loc_seed: int = option(777, "--random-loc-seed", "seed of the places", least=0)
 
     def default_targets(self, model_type: str) -> tuple[str, ...]:
-        return _TARGETS.get(model_type) or super(WaveFT, self).default_targets(model_type)
+        return layer.default_targets(model_type)
 
     def adapted(self, m: "Builder", x: Tensor, w: "Weight", name: str) -> Tensor:
-        """peft 0.21.2, tuners/waveft/layer.py, WaveFTLinear.forward. Its call keeps the first x."""
-        if self.n_frequency > w.d_in * w.d_out:
-            raise InvalidWorkload(
-                f"peft refuses this: --n-frequency {self.n_frequency} is above the {w.d_in * w.d_out} entries of {name}"
-            )
-        spectrum = m.adapter(name, "waveft_spectrum.default", (self.n_frequency,))
-        result = w.linear(x)
-        update = self._update(spectrum, w)
-        x_cast = cast(x, update.dtype)
-        result = add(result, linear(x_cast, update))
-        return cast(result, x.dtype)
+        return layer.adapted(m, x, w, name, "waveft_spectrum.default", self.n_frequency, self._update)
 
     def _update(self, spectrum: Tensor, w: "Weight") -> Tensor:
         """WaveFTLayer.get_delta_weight: (n,) -> (d_out, d_in). The places come from the host each time."""
@@ -76,8 +62,8 @@ class WaveFT(OnLinears):
         sides = [new((self.n_frequency,), "bool", "lt") for _ in range(2)]
         inside = new((self.n_frequency,), "bool", "and")
         del sides
-        places = columns_marked(shifted, inside)
-        entries = marked(spectrum, inside)
+        places = taken(shifted.shape, "int64", (self.n_frequency, 1))
+        entries = where_true(spectrum, inside, self.n_frequency)
         dense = placed(entries, zeros, _coordinates(places))
         bands = [narrow(narrow(dense, 0, rows // 2), 1, columns // 2) for _ in range(4)]
         update = scale(_reconstructed(bands, length))

@@ -35,7 +35,6 @@ class Training:
         self.loaded = loaded
         self.trained = list(loaded.trained.values())
         self.times = {leaf_of(x): loaded.times(name) for name, x in loaded.trained.items()}
-        self.steps = 0  # of the optimizer
         self.kept_by_method: dict[str, dict[str, Array]] = {}
         self.states = _states(m, w, loaded)
         self.turns = Turns(m, loaded, self.states, drops_states=w.method.drops_states)
@@ -136,9 +135,8 @@ class Training:
         self._stepped()
 
     def _stepped(self) -> None:
-        self.steps += 1
-        self.m.steps = self.steps
-        self.w.method.stepped(self.m, self.kept_by_method, self.steps, self.loaded.times)
+        self.m.steps += 1
+        self.w.method.stepped(self.m, self.kept_by_method, self.m.steps, self.loaded.times)
 
     def restart(self) -> None:
         """The measured step is one after which the method's adapters begin anew."""

@@ -62,20 +62,21 @@ def libraries(pinned: str | None, workload: Workload, empty_cache: Callable[[], 
             stack.enter_context(_packed_weights_copied())
         if workload.training and OPTIMIZERS[workload.optimizer].package == "bitsandbytes":
             stack.enter_context(managed_memory())
-        peft_type = (workload.method.peft_config() or {}).get("peft_type")
+        config = workload.method.peft_config() or {}
+        peft_type = config.get("peft_type", "")
         if peft_type == "CPT":
             stack.enter_context(_like_cpt())
         if peft_type == "POLY":  # torch._dynamo sees to it in any process that imports it, as transformers does
             stack.enter_context(mock.patch("torch.distributions.Distribution._validate_args", new=False))
         if peft_type == "LORA":
             stack.enter_context(_adapters_from_weights())
-        if (workload.method.peft_config() or {}).get("init_lora_weights") == "loftq":
+        if config.get("init_lora_weights") == "loftq":
             stack.enter_context(_quantizing_to_initialize(empty_cache))
         if peft_type == "ADALORA":
             stack.enter_context(_every_rank_kept())
         if peft_type == "DELORA":
             stack.enter_context(mock.patch("peft.tuners.delora.layer.DeloraLayer.reset_delora_parameters", _with_norms))
-        made_on_device = _MADE_ON_DEVICE.get(peft_type or "")
+        made_on_device = _MADE_ON_DEVICE.get(peft_type)
         if made_on_device:
             stack.enter_context(_cast_where_they_are(made_on_device))
         if peft_type == "DEFT":

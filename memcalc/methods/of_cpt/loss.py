@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from memcalc.tape.ops.elementwise import mul
 from memcalc.tape.ops.loss import log_softmax, nll_losses
-from memcalc.tape.ops.placing import where_true
+from memcalc.tape.ops.placing import taken, where_true
 from memcalc.tape.ops.reductions import average
 from memcalc.tape.ops.views import contiguous, cut, view
 from memcalc.tape.tape import Array, Tensor, new, tape
@@ -98,9 +98,7 @@ def _fours(s: int) -> Array:
 
 def _distinct(labelled: Labelled) -> Array:
     """The labels' types, each once."""
-    places = new((labelled.in_row, 1), "int64", "nonzero")
-    taken = new((labelled.in_row,), "fp32", "index")
-    del places
+    labels = taken((labelled.in_row,), "fp32", (labelled.in_row, 1))
     distinct = new((labelled.types,), "fp32", "unique")
-    del taken
+    del labels
     return distinct

@@ -7,11 +7,10 @@ tools/autograd/derivatives.yaml (_fft_c2c, select, view_as_real).
 from collections.abc import Sequence
 from math import prod
 
-from memcalc.formats import ITEMSIZE
-from memcalc.kernels import bmm_scratch
 from memcalc.tape.layouts import Shape, contiguous_strides
+from memcalc.tape.ops.linear import batched
 from memcalc.tape.ops.views import reshape_array, view_strides
-from memcalc.tape.tape import Array, Tensor, gemm, new, record, save, scratch, tape, wants
+from memcalc.tape.tape import Array, Tensor, new, record, save, tape, wants
 
 _COMPLEX = "complex64"
 
@@ -127,11 +126,7 @@ def _contracted(kept: Sequence[tuple[Dim, Dim]], summed: Sequence[tuple[Dim, Dim
     right = [dims for dims in kept if dims[0][0] == 1]
     first = _matrices([[pair[0] for pair in part] for part in (both, left, over, right)])
     second = _matrices([[pair[1] for pair in part] for part in (both, over, right, left)])
-    (batch, p, q), (_, _, r) = first[0], second[0]
-    out = new((batch, p, r), _COMPLEX, "bmm")
-    gemm(batch * p * q * r)
-    scratch(bmm_scratch(first, second, ITEMSIZE[_COMPLEX]).after, "bmm")
-    return out
+    return batched(first, second, _COMPLEX, "bmm")
 
 
 def _matrices(parts: Sequence[Sequence[Dim]]) -> tuple[Shape, Shape]:

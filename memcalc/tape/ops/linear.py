@@ -7,6 +7,7 @@ from math import prod
 
 from memcalc.formats import ITEMSIZE
 from memcalc.kernels import bmm_scratch, check_dtypes
+from memcalc.kernels.products import Layout
 from memcalc.tape.autocast import lower
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.views import reshape, reshape_array, swap, transpose, unsafe_view, view
@@ -203,11 +204,15 @@ def baddbmm(base: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _batched(x: Array, y: Array, op: str = "mm") -> Array:
     """The product of matrices by batch. Allocates: the output, and copies of factors that cuBLAS cannot read."""
-    n, p, q = x.shape
-    r = y.shape[2]
-    out = new((n, p, r), x.dtype, op)
+    return batched((x.shape, x.strides), (y.shape, y.strides), x.dtype, op)
+
+
+def batched(left: Layout, right: Layout, dtype: str, op: str) -> Array:
+    """The same of factors by shape and strides: (n, p, q) and (n, q, r)."""
+    (n, p, q), (_, _, r) = left[0], right[0]
+    out = new((n, p, r), dtype, op)
     gemm(n * p * q * r)
-    scratch(bmm_scratch((x.shape, x.strides), (y.shape, y.strides), ITEMSIZE[x.dtype]).after, op)
+    scratch(bmm_scratch(left, right, ITEMSIZE[dtype]).after, op)
     return out
 
 

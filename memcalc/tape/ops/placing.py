@@ -3,6 +3,7 @@
 Source of the backward formulas: PyTorch 2.13, tools/autograd/derivatives.yaml.
 """
 
+from memcalc.tape.layouts import Shape
 from memcalc.tape.ops.views import view
 from memcalc.tape.tape import Array, Tensor, like, new, record, save, wants
 
@@ -58,35 +59,16 @@ def rows_replaced(x: Tensor, rows: Tensor, index: Array) -> Tensor:
     return record(out, (x, rows), backward)
 
 
-def added_at(x: Tensor, values: Tensor, index: Array) -> Tensor:
-    """torch.scatter_add on vectors: a copy of x, which needs no gradient, with `values` (k,) added at `index` (k,).
-
-    Allocates: the output. Saves: the index. Backward allocates: what is read there.
-    """
-    kept = save(index) if wants(values) else None
-    shape = values.shape
-
-    def backward(g: Array) -> list[Array | None]:
-        assert kept is not None
-        held = kept.get()
-        gradient = new(shape, g.dtype, "gather")
-        del held
-        return [None, gradient]
-
-    return record(like(x.data, "scatter_add"), (x, values), backward)
-
-
 def where_true(x: Tensor, mask: Array, count: int) -> Tensor:
     """x[mask], where a mask of x's shape is true `count` times: (count,).
 
     Allocates: the places that are true, for the kernel; the output. Saves: the mask. Backward allocates: zeros of x's
     shape, and the places again, to fill them.
+    Source: PyTorch 2.13, torch/csrc/autograd/FunctionsManual.cpp, index_backward.
     """
     full, dims = x.shape, len(x.shape)
     kept = save(mask) if wants(x) else None
-    places = new((count, dims), "int64", "nonzero")
-    out = new((count,), x.dtype, "index")
-    del places
+    out = taken((count,), x.dtype, (count, dims))
 
     def backward(g: Array) -> list[Array]:
         assert kept is not None
@@ -97,6 +79,17 @@ def where_true(x: Tensor, mask: Array, count: int) -> Tensor:
         return [gradient]
 
     return record(out, (x,), backward)
+
+
+def taken(shape: Shape, dtype: str, places: Shape) -> Array:
+    """What an index by a mask takes, whose `places`, how many are true by the mask's dims, are looked for first.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/IndexingUtils.h, expandTensors.
+    """
+    found = new(places, "int64", "nonzero")
+    out = new(shape, dtype, "index")
+    del found
+    return out
 
 
 def rows_of(x: Tensor, index: Array) -> Tensor:
@@ -136,34 +129,3 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Array]:
         return [gradient]
 
     return record(values, (x,), backward), places
-
-
-def marked(x: Tensor, mask: Array) -> Tensor:
-    """x[mask] of a vector, where a mask (n,) that only the device knows is true everywhere.
-
-    Allocates: the places of what is true, which die, and the output. Saves: the mask. Backward allocates: zeros, which
-    become the gradient, and the places again.
-    Source: PyTorch 2.13, aten/src/ATen/native/IndexingUtils.h, expandTensors; torch/csrc/autograd/FunctionsManual.cpp,
-    index_backward.
-    """
-    shape, dtype = x.shape, x.dtype
-    kept = save(mask) if wants(x) else None
-    out = columns_marked(x.data, mask)
-
-    def backward(g: Array) -> list[Array]:
-        assert kept is not None
-        held = kept.get()
-        gradient = new(shape, dtype, "new_zeros")
-        places = new((*shape, 1), "int64", "nonzero")
-        del places, held
-        return [gradient]
-
-    return record(out, (x,), backward)
-
-
-def columns_marked(array: Array, mask: Array) -> Array:
-    """An array's entries along its last dim where a mask is true: everywhere."""
-    places = new((*mask.shape, 1), "int64", "nonzero")
-    out = new(array.shape, array.dtype, "index")
-    del places
-    return out

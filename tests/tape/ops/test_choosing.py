@@ -8,7 +8,7 @@ import torch
 from memcalc.tape.layouts import Shape
 from memcalc.tape.ops import choosing as ops
 from memcalc.tape.ops.elementwise import silu
-from memcalc.tape.tape import Array, Tensor
+from memcalc.tape.tape import Array, Tensor, new
 from tests.tape.side_by_side import GPU, Op, assert_same, without_row
 
 
@@ -66,6 +66,13 @@ OPS: Final = {
     "gather, the largest of few": _largest(2, 9, 4),
     "gather, the largest of one long row, or two": _largest(1, 40_000, 5_000),
     "gather, the largest of many rows": _largest(127, 6_000, 5_000),
+    "scatter_add, of vectors": Op(
+        lambda values, index: ops.scatter_add(Tensor(new((40,), values.dtype, "empty")), index, values),
+        lambda values, index: torch.empty(40, dtype=values.dtype, device="meta").scatter_add(0, index, values),
+        lambda b: ((b + 4,),),
+        lambda b: (((b + 4,), "int64"),),
+        layouts=("contiguous", "leaf"),
+    ),
 }  # fmt: skip
 
 

@@ -40,8 +40,8 @@ OPS: Final = {
     "largest": Op(
         lambda x: ops.largest(x, 3)[0], lambda x: x.topk(3, dim=-1)[0], lambda b: ((b, 5, 8),), gradients=("expanded",)
     ),
-    "marked": Op(
-        lambda x: ops.marked(x, new(x.shape, "bool", "ones")),
+    "where_true, of a vector": Op(
+        lambda x: ops.where_true(x, new(x.shape, "bool", "ones"), x.shape[0]),
         lambda x: x[torch.ones(x.shape, dtype=torch.bool, device="meta")],
         lambda b: ((b + 4,),),
         layouts=("contiguous", "leaf"),
@@ -58,13 +58,6 @@ OPS: Final = {
         lambda x: ops.where_true(x, new(x.shape, "bool", "ones"), 5 * x.shape[0]),
         lambda x: x[torch.ones(x.shape, dtype=torch.bool, device="meta")],
         lambda b: ((b, 5),),
-    ),
-    "added_at": Op(
-        lambda values, index: ops.added_at(Tensor(new((40,), values.dtype, "empty")), values, index),
-        lambda values, index: torch.empty(40, dtype=values.dtype, device="meta").scatter_add(0, index, values),
-        lambda b: ((b + 4,),),
-        lambda b: (((b + 4,), "int64"),),
-        layouts=("contiguous", "leaf"),
     ),
     "rows_replaced": Op(
         lambda rows, index: ops.rows_replaced(_table(rows), rows, index),

@@ -1,0 +1,1 @@
+"""What FourierFT is made of, and its kin."""
